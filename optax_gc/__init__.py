@@ -1,0 +1,23 @@
+"""Gradient Centralization for JAX and Optax, along the right axes of every leaf."""
+
+from importlib.metadata import version as _version
+
+from optax_gc._axes import all_but_first as all_but_first
+from optax_gc._axes import all_but_last as all_but_last
+from optax_gc._axes import fan_in as fan_in
+from optax_gc._centralize import centralize as centralize
+from optax_gc._centralize import centralize_gradients as centralize_gradients
+from optax_gc._report import describe as describe
+from optax_gc._report import removed_energy as removed_energy
+
+__version__ = _version("optax_gc")
+
+__all__ = [
+    "all_but_first",
+    "all_but_last",
+    "centralize",
+    "centralize_gradients",
+    "describe",
+    "fan_in",
+    "removed_energy",
+]

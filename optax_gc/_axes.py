@@ -1,0 +1,352 @@
+"""Which axes of which leaf are its fan-in: the policies, and how they are resolved.
+
+Only paths, shapes and dtypes are read, so everything here runs at trace time and works
+on arrays, tracers and ``jax.ShapeDtypeStruct`` alike.
+"""
+
+import dataclasses
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from itertools import combinations, compress
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import GetAttrKey, keystr, tree_map_with_path
+
+PyTree: TypeAlias = Any
+KeyPath: TypeAlias = tuple[Any, ...]
+Shape: TypeAlias = tuple[int, ...]
+Names: TypeAlias = tuple[str, ...]
+Axes: TypeAlias = int | Sequence[int] | None
+Policy: TypeAlias = Callable[[PyTree], PyTree]
+AxesSpec: TypeAlias = Policy | Mapping[str, Policy | Axes]
+
+# Elementwise parameters and lookup tables: their gradients have no fan-in.
+_NO_FAN_IN = ("bias", "scale", "offset", "embedding", "embeddings", "embed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The fan-in axes of one leaf, the reason for them, and the doubt that remains."""
+
+    axes: Shape | None
+    why: str
+    doubt: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One row of `describe`: what centralizing does to one leaf, and why.
+
+    Attributes:
+      path: Keys joined by ``/``, as the patterns of an override are matched to it.
+      shape: The leaf's shape.
+      axes: The axes averaged over, ascending; None if the leaf is left alone.
+      fan_in: How many numbers each mean is taken over; None if left alone.
+      why: The rule that decided.
+      doubt: What else the leaf might be; empty if the rule is sure.
+    """
+
+    path: str
+    shape: Shape
+    axes: tuple[int, ...] | None
+    fan_in: int | None
+    why: str
+    doubt: str
+
+
+def fan_in(tree: PyTree) -> PyTree:
+    """Returns the fan-in axes of every leaf, read from its name, shape and bias.
+
+    The rules, in order:
+
+    1. neither floating nor complex, or of rank 0 or 1: left alone;
+    2. named (or with a name ending in) ``bias``, ``scale``, ``offset``, ``embedding``,
+       ``embeddings`` or ``embed``, or named ``b``: left alone, whatever the rank; and
+       so is a leaf of the same shape as its sibling bias, which is a norm's scale;
+    3. a sibling ``bias`` (or ``b``) tells the layout ``(*batch, *inputs, *outputs)``
+       through its own shape, ``(*batch, *outputs)``: a kernel ``(16, 4, 4)`` with a
+       bias ``(4, 4)`` has fan-in axis 0; ``(3, 8, 8)`` with ``(3, 8)`` is a stack of
+       three layers with fan-in axis 1;
+    4. with no bias, attention in Flax's layout is known by name, in front of any
+       stacked layers: ``query``, ``key``, ``value`` are ``(inputs, heads, features)``,
+       ``out`` is ``(heads, features, outputs)``;
+    5. otherwise all axes but the last;
+    6. a fan-in of 1: left alone, because its centralized gradient is always 0.
+
+    A leaf whose name has the word ``weight`` (Equinox, PyTorch) is read in the layout
+    ``(*batch, outputs, *inputs)`` by rules 3 and 5, and is left alone with no bias
+    under a name that has ``embed`` or ``norm`` in it: their weight is no matrix.
+
+    Where shapes and names cannot settle the matter `describe` says so. Shapes are the
+    ones seen by the optimizer; inside ``jax.shard_map`` they are those of one shard.
+
+    Args:
+      tree: Parameters, gradients or updates; shapes and dtypes are enough.
+
+    Returns:
+      A tree of the structure of `tree`; each leaf has ``axes``, ``why`` and ``doubt``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_gc import fan_in
+      >>> query = {"kernel": jnp.ones((16, 4, 4)), "bias": jnp.ones((4, 4))}
+      >>> fan_in(query)["kernel"].axes
+      (0,)
+    """
+    keyed = jax.tree_util.tree_leaves_with_path(tree)
+    shapes = {_names(path): _shape(leaf) for path, leaf in keyed}
+    return tree_map_with_path(
+        lambda path, leaf: _choose(_names(path), _shape(leaf), shapes), tree
+    )
+
+
+def all_but_last(tree: PyTree) -> PyTree:
+    """Returns all axes but the last for every leaf of rank 2 or more.
+
+    The rule of the paper for kernels ``(kh, kw, in, out)`` and ``(in, out)``. It knows
+    no names: embeddings, attention and a fan-in of 1 (whose gradient becomes 0) are
+    treated alike. Use `fan_in` unless that is what you want.
+
+    Args:
+      tree: Parameters, gradients or updates; shapes are enough.
+
+    Returns:
+      A tree of the structure of `tree`, with the axes and the reason at each leaf.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_gc import all_but_last
+      >>> all_but_last(jnp.ones((3, 3, 16, 32))).axes
+      (0, 1, 2)
+
+    References:
+      Yong et al., `Gradient Centralization <https://arxiv.org/abs/2004.01461>`_, 2020
+    """
+    return _by_rank(tree, "all but last", lambda rank: range(rank - 1))
+
+
+def all_but_first(tree: PyTree) -> PyTree:
+    """Returns all axes but the first for every leaf of rank 2 or more.
+
+    The rule of the paper for weights ``(out, in, kh, kw)`` and ``(out, in)``, the
+    layout of PyTorch and Equinox. It knows no names; see `all_but_last`.
+
+    Args:
+      tree: Parameters, gradients or updates; shapes are enough.
+
+    Returns:
+      A tree of the structure of `tree`, with the axes and the reason at each leaf.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_gc import all_but_first
+      >>> all_but_first(jnp.ones((32, 16, 3, 3))).axes
+      (1, 2, 3)
+    """
+    return _by_rank(tree, "all but first", lambda rank: range(1, rank))
+
+
+def resolve(tree: PyTree, spec: AxesSpec) -> PyTree:
+    """Returns a tree of the structure of `tree`, with what `spec` says of each leaf."""
+    policy = _overrides(spec) if isinstance(spec, Mapping) else spec
+    try:
+        choices = jax.tree.map(lambda _, axes: _as_choice(axes), tree, policy(tree))
+    except ValueError as error:
+        raise ValueError(
+            "A policy must return a tree of the structure of its argument, with axes "
+            f"or None at each leaf. {error}"
+        ) from error
+    return tree_map_with_path(_leaf, tree, choices)
+
+
+def notes(leaves: Sequence[Leaf], spec: AxesSpec) -> list[str]:
+    """Returns what `spec` asks for in vain: idle patterns, no leaf centralized."""
+    patterns = spec if isinstance(spec, Mapping) else {}
+    deciding = {
+        next((pattern for pattern in patterns if fnmatchcase(leaf.path, pattern)), "")
+        for leaf in leaves
+    }
+    found = [
+        f"The pattern {pattern!r} decides on no leaf: none matches it, or an earlier "
+        "pattern comes first. Compare it with the paths that `describe` prints."
+        for pattern in patterns
+        if pattern not in deciding
+    ]
+    if all(leaf.axes is None for leaf in leaves):
+        found.append(
+            f"No leaf of {len(leaves)} is centralized, so `centralize_gradients` does "
+            "nothing here. `describe` says why; name the axes of a leaf by its path."
+        )
+    return found
+
+
+def normalize(axes: Iterable[int] | int, shape: Shape, of: str) -> Shape:
+    """Returns `axes` as ascending non-negative ints; the errors name the leaf `of`."""
+    got = f"got {axes!r} for {of} of shape {shape}. Use None to leave a leaf alone."
+    try:
+        given = [*map(operator.index, axes if isinstance(axes, Iterable) else [axes])]
+    except TypeError as error:
+        raise TypeError(f"`axes` must be ints, {got}") from error
+    rank = len(shape)
+    if not all(-rank <= axis < rank for axis in given):
+        raise ValueError(f"`axes` must lie in [-{rank}, {rank}), {got}")
+    distinct = {axis % rank for axis in given}
+    if not given or len(distinct) < len(given):
+        raise ValueError(f"`axes` must name at least one axis, each once, {got}")
+    return tuple(sorted(distinct))
+
+
+def _as_choice(axes: Any) -> Choice:
+    return axes if isinstance(axes, Choice) else Choice(axes, "given")
+
+
+def _leaf(path: KeyPath, leaf: Any, choice: Choice) -> Leaf:
+    shape, dtype = _shape(leaf), getattr(leaf, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        choice = Choice(None, f"not floating: {dtype or type(leaf).__name__}")
+    elif 0 in shape:
+        choice = Choice(None, "empty")
+    if choice.axes is None:
+        return Leaf(_path(path), shape, None, None, choice.why, choice.doubt)
+    axes = normalize(choice.axes, shape, repr(_path(path)))
+    size = math.prod(shape[axis] for axis in axes)
+    doubt = choice.doubt or ("a fan-in of 1 makes its gradient 0" if size == 1 else "")
+    return Leaf(_path(path), shape, axes, size, choice.why, doubt)
+
+
+def _overrides(patterns: Mapping[str, Policy | Axes]) -> Policy:
+    """Returns the policy in which the first pattern that matches a path decides."""
+    globs = [*patterns, "*"]
+    policies = [*map(_as_policy, patterns.values()), fan_in]
+
+    def policy(tree: PyTree) -> PyTree:
+        # Each is asked about the whole tree, where it sees the siblings of a leaf.
+        answers = [ask(tree) for ask in policies]
+        return tree_map_with_path(choose, tree, *answers)
+
+    def choose(path: KeyPath, _: Any, *answers: Any) -> Any:
+        matches = (fnmatchcase(_path(path), glob) for glob in globs)
+        return next(compress(answers, matches))
+
+    return policy
+
+
+def _as_policy(value: Policy | Axes) -> Policy:
+    if callable(value):
+        return value
+    return lambda tree: jax.tree.map(lambda _: value, tree)
+
+
+def _by_rank(tree: PyTree, why: str, axes: Callable[[int], Iterable[int]]) -> PyTree:
+    def choose(leaf: Any) -> Choice:
+        rank = len(_shape(leaf))
+        if rank < 2:
+            return Choice(None, f"rank {rank}")
+        return Choice(tuple(axes(rank)), why)
+
+    return jax.tree.map(choose, tree)
+
+
+def _choose(names: Names, shape: Shape, shapes: Mapping[Names, Shape]) -> Choice:
+    """Returns what the rules of `fan_in` say of the leaf called `names`."""
+    parents, name = names[:-1], names[-1] if names else ""
+    if len(shape) < 2:
+        return Choice(None, f"rank {len(shape)}")
+    if name == "b" or any(word.endswith(_NO_FAN_IN) for word in name.split("_")):
+        return Choice(None, f"named {name!r}")
+    bias = shapes.get((*parents, "bias"), shapes.get((*parents, "b"), ()))
+    if bias == shape:
+        return Choice(None, "elementwise, like its bias")
+    choice = _by_bias(name, shape, bias) or _by_name(names, shape, shapes, bias)
+    if choice.axes and math.prod(shape[axis] for axis in choice.axes) == 1:
+        return Choice(None, "fan-in of 1", choice.doubt)
+    return choice
+
+
+def _by_bias(name: str, shape: Shape, bias: Shape) -> Choice | None:
+    readings = _readings(shape, bias, _outputs_first(name))
+    if not readings:
+        return None
+    others = " or ".join(map(str, readings[1:]))
+    doubt = f"its bias also fits {others}" if others else ""
+    return Choice(readings[0], f"bias {bias}", doubt)
+
+
+def _outputs_first(name: str) -> bool:
+    return "weight" in name.split("_")
+
+
+def _readings(shape: Shape, bias: Shape, outputs_first: bool) -> list[Shape]:
+    """Returns the fan-in axes that a bias allows, likeliest first.
+
+    The first layout that fits at all decides: the one the name stands for, then
+    Flax's, then the bias's sizes on any axes (transposed convolutions, `nn.scan`
+    along another axis than the first).
+    """
+    n, m = len(shape), len(bias)
+    if not 0 < m < n:
+        return []
+    if outputs_first:  # (*batch, outputs, *inputs), bias (*batch, outputs, 1, 1)
+        for k in range(1, m + 1):
+            if shape[:k] == bias[:k] and set(bias[k:]) <= {1}:
+                return [tuple(range(k, n))]
+    # (*batch, *inputs, *outputs), bias (*batch, *outputs)
+    fits = [k for k in range(m) if shape[:k] + shape[n - m + k :] == bias]
+    if fits:
+        return [tuple(range(k, n - m + k)) for k in fits]
+    return [
+        axes
+        for axes in combinations(range(n), n - m)
+        if sorted([*bias, *(shape[axis] for axis in axes)]) == sorted(shape)
+    ]
+
+
+def _by_name(
+    names: Names, shape: Shape, shapes: Mapping[Names, Shape], bias: Shape
+) -> Choice:
+    parent, name = ("", "", *names)[-2:]
+    rank, outputs_first = len(shape), _outputs_first(name)
+    if outputs_first and any(word in parent.lower() for word in ("emb", "norm")):
+        return Choice(None, f"named {parent!r}")
+    if rank > 2 and not bias and _is_attention(names, shapes):
+        inputs = 2 if parent == "out" else 1
+        axes = tuple(range(rank - 3, rank - 3 + inputs))
+        doubt = "others, unless layers are stacked along axis 0" if rank > 3 else ""
+        return Choice(axes, f"attention {parent!r}", doubt)
+    axes = tuple(range(1, rank) if outputs_first else range(rank - 1))
+    why = "all but first" if outputs_first else "all but last"
+    if bias:
+        return Choice(axes, why, f"its bias {bias} fits none of its axes")
+    window = shape[2:] if outputs_first else shape[:-2]
+    if rank == 2 or (rank > 3 and len(set(window)) == 1):  # a matrix, a convolution
+        return Choice(axes, why)
+    doubt = f"{axes[1:]} if layers are stacked"
+    if rank == 3 and not outputs_first:
+        doubt += ", (0,) if a DenseGeneral"
+    return Choice(axes, why, doubt)
+
+
+def _is_attention(names: Names, shapes: Mapping[Names, Shape]) -> bool:
+    """Tells Flax's attention; `out` is too common a name to stand for it alone."""
+    *_, parent, name = ("", "", *names)
+    beside_query = (*names[:-2], "query", name) in shapes
+    return parent in ("query", "key", "value") or (parent == "out" and beside_query)
+
+
+def _names(path: KeyPath) -> Names:
+    """Returns the keys of `path`, without the `value` of an NNX variable or a box."""
+    if len(path) > 1 and path[-1] == GetAttrKey("value"):
+        path = path[:-1]
+    return tuple(keystr((key,), simple=True) for key in path)
+
+
+def _path(path: KeyPath) -> str:
+    return "/".join(_names(path))
+
+
+def _shape(leaf: Any) -> Shape:
+    return tuple(getattr(leaf, "shape", ()))

@@ -1,0 +1,130 @@
+"""Gradient Centralization: of one array, and as a gradient transformation."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_gc._axes import AxesSpec, Leaf, fan_in, normalize, notes, resolve
+
+
+def centralize(x: jax.typing.ArrayLike, axes: int | Sequence[int]) -> jax.Array:
+    """Returns `x` with its mean over `axes` subtracted.
+
+    This is the projection ``x - mean(x)`` onto the vectors that sum to zero, one vector
+    over `axes` for each index of the other axes. The mean of a half-precision array is
+    taken in float32, and the result is rounded once.
+
+    Args:
+      x: Floating or complex array of any shape.
+      axes: The fan-in axes, one at least; negative ones count from the end.
+
+    Returns:
+      An array of the shape and dtype of `x`.
+
+    Raises:
+      TypeError: If `x` is neither floating nor complex, or `axes` are no ints.
+      ValueError: If `axes` are out of range, repeated or none.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_gc import centralize
+      >>> kernel = jnp.array([[1.0, 5.0], [3.0, 9.0]])  # (in, out)
+      >>> print(centralize(kernel, axes=0))
+      [[-1. -2.]
+       [ 1.  2.]]
+
+    References:
+      Yong et al., `Gradient Centralization <https://arxiv.org/abs/2004.01461>`_, 2020
+    """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise TypeError(
+            f"`x` must be floating or complex, got {x.dtype}. Cast it first."
+        )
+    axes = normalize(axes, x.shape, "an array")
+    wide = widen(x)
+    return (wide - jnp.mean(wide, axes, keepdims=True)).astype(x.dtype)
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """Returns `x` in float32 if it has half precision or less, else `x` itself."""
+    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+
+
+def centralize_gradients(axes: AxesSpec = fan_in) -> optax.GradientTransformation:
+    """Returns a transformation that centralizes every leaf over its fan-in.
+
+    Each kernel gradient ``G`` becomes ``G - mean(G)``, with the mean over the fan-in of
+    each output unit. Under SGD, with or without momentum, the fan-in means of the
+    weights then stay what they were. Placed before an optimizer it acts on the
+    gradient, as in the paper; placed after its scaling it acts on the update.
+
+    It is stateless. Which leaf is centralized along which axes depends on names, shapes
+    and dtypes alone; print it with `optax_gc.describe` before you train.
+
+    Args:
+      axes: What to average over. One of
+
+        - a policy: `fan_in`, `all_but_last`, `all_but_first`, or a callable of your own
+          from a tree to a tree of the same structure with an int, a sequence of ints or
+          None (leave alone) at each leaf;
+        - a mapping of path patterns to axes, None or a policy. Patterns are globs, as
+          in `fnmatch`, matched to the whole path; ``*`` also matches ``/``. The first
+          pattern that matches decides; `fan_in` does if none matches.
+
+    Returns:
+      An `optax.GradientTransformation` with an `optax.EmptyState`. Integer, ``float0``
+      and empty leaves pass through, as do None and `optax.MaskedNode`.
+
+    Raises:
+      TypeError: If `axes` is neither a policy nor a mapping; at init and update, if the
+        axes of a leaf are no ints.
+      ValueError: At init and update, if the axes of a leaf are out of range, repeated
+        or none, or if a policy returns another structure.
+
+    Warns:
+      UserWarning: At init, if no leaf would be centralized, or a pattern decides on
+        none.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> from optax_gc import centralize_gradients
+      >>> tx = optax.chain(centralize_gradients({"head/*": None}), optax.sgd(1.0))
+      >>> grads = {"body": {"kernel": jnp.array([[1.0], [3.0]])}}
+      >>> grads["head"] = {"kernel": jnp.array([[1.0], [3.0]])}
+      >>> updates, _ = tx.update(grads, tx.init(grads))
+      >>> print(updates["body"]["kernel"].ravel(), updates["head"]["kernel"].ravel())
+      [ 1. -1.] [-1. -3.]
+
+    References:
+      Yong et al., `Gradient Centralization <https://arxiv.org/abs/2004.01461>`_, 2020
+    """
+    if not callable(axes) and not isinstance(axes, Mapping):
+        raise TypeError(
+            "`axes` must be a policy (fan_in, all_but_last, all_but_first or your own "
+            f"function) or a mapping of path patterns to axes, got {axes!r}."
+        )
+
+    def init_fn(params: optax.Params) -> optax.EmptyState:
+        for note in notes(jax.tree.leaves(resolve(params, axes)), axes):
+            warnings.warn(note, stacklevel=2)
+        return optax.EmptyState()
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.EmptyState,
+        params: optax.Params | None = None,
+    ) -> tuple[optax.Updates, optax.EmptyState]:
+        del params
+        return jax.tree.map(_centralize_leaf, updates, resolve(updates, axes)), state
+
+    return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _centralize_leaf(leaf: Any, row: Leaf) -> Any:
+    return leaf if row.axes is None else centralize(leaf, row.axes)
