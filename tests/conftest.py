@@ -1,0 +1,89 @@
+"""Settings and fixtures that all tests share."""
+
+import io
+import json
+import pathlib
+import socket
+import zipfile
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def stage_archives(data_dir: pathlib.Path, images: dict[str, list[np.ndarray]]) -> None:
+    """Lays out archives of images as the download cache of horses_or_humans.
+
+    Args:
+      data_dir: the folder of TensorFlow Datasets.
+      images: for "train" and "test", images that are horses and humans in turn.
+    """
+    from tensorflow_datasets.core.download import resource
+
+    from train.data import HorsesOrHumans
+
+    (data_dir / "downloads").mkdir(parents=True)
+    for url, info in HorsesOrHumans.url_infos.items():
+        split = "test" if "validation" in url else "train"
+        path = data_dir / "downloads" / resource.get_dl_fname(url, info.checksum)
+        with zipfile.ZipFile(path, "w") as archive:
+            for i, image in enumerate(images[split]):
+                kind = ("horses/horse", "humans/human")[i % 2]
+                archive.writestr(f"{kind}{i:02}.png", png(image))
+        record = {
+            "dataset_names": ["horses_or_humans"],
+            "original_fname": info.filename,
+            "urls": [url],
+            "url_info": {"size": path.stat().st_size, "checksum": info.checksum},
+        }
+        pathlib.Path(f"{path}.INFO").write_text(json.dumps(record))
+
+
+@pytest.fixture(scope="session")
+def images() -> dict[str, list[np.ndarray]]:
+    """A few RGBA images a split: dark horses, bright humans, all half transparent."""
+    rng = np.random.default_rng(0)
+
+    def image(i: int) -> np.ndarray:
+        rgb = rng.integers(0, 100, (300, 300, 3)) + 150 * (i % 2)
+        return np.dstack([rgb, np.full((300, 300), 127)]).astype(np.uint8)
+
+    return {
+        "train": [image(i) for i in range(10)],
+        "test": [image(i) for i in range(4)],
+    }
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory, images) -> pathlib.Path:
+    """A folder of TensorFlow Datasets with the small archives in its cache."""
+    path = tmp_path_factory.mktemp("tensorflow_datasets")
+    path.rmdir()
+    stage_archives(path, images)
+    return path
+
+
+@pytest.fixture
+def no_network(monkeypatch) -> None:
+    """Sends every request to a port of this machine where nobody listens."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """The address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"

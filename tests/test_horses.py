@@ -1,0 +1,177 @@
+"""The command line, as a user runs it: in a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from train import checkpoint, horses
+
+METRICS = {
+    "epoch", "epoch_seconds", "train_loss", "train_accuracy", "test_loss",
+    "test_accuracy",
+}  # fmt: skip
+
+
+def run(*args, **kwargs):
+    """Runs the command and lists, on the last line, if TensorFlow was imported."""
+    code = (
+        "import sys; from train import horses; status = horses.main();"
+        "print('tensorflow' in sys.modules); sys.exit(status)"
+    )
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(data_dir, tmp_path_factory):
+    """Two short runs, without and with GC, and their finished processes."""
+    workdirs = {gc: tmp_path_factory.mktemp("runs") / gc for gc in ("no-gc", "gc")}
+    return {
+        gc: (
+            workdir,
+            run(
+                f"--{gc}", "--dataset=horses_or_humans", f"--data-dir={data_dir}",
+                "--epochs=2", "--batch-size=4", f"--workdir={workdir}",
+            ),
+        )
+        for gc, workdir in workdirs.items()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("gc", ["no-gc", "gc"])
+def test_a_run_leaves_its_record(runs, gc):
+    workdir, done = runs[gc]
+    assert done.returncode == 0, done.stderr
+    epochs = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    assert all(set(epoch) == METRICS for epoch in epochs)
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["gc"] is (gc == "gc")
+    assert summary["placement"] == ("gradient" if gc == "gc" else "none")
+    assert {name: summary[name] for name in METRICS} == epochs[-1]
+    assert summary["total_seconds"] == sum(epoch["epoch_seconds"] for epoch in epochs)
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["config"]["batch_size"] == 4
+    assert config["config"]["learning_rate"] == 1e-4
+    assert config["dataset"] == {
+        "name": "horses_or_humans/3.0.0",
+        "reason": "as asked",
+        "train_images": 10,
+        "test_images": 4,
+    }
+    assert set(config["versions"]) >= {"jax", "flax", "optax", "optax-gc"}
+    assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    params = checkpoint.load_params(workdir / "params")
+    assert params["Dense_0"]["kernel"].shape == (3136, 512)
+
+
+def test_gc_changes_the_run(runs):
+    kernels = [
+        checkpoint.load_params(workdir / "params")["Conv_0"]["kernel"]
+        for workdir, _ in runs.values()
+    ]
+    assert not np.array_equal(*kernels)
+
+
+def test_a_run_tells_its_story_in_plain_lines(runs):
+    output = runs["gc"][1].stdout
+    parts = [
+        "Data ", "horses_or_humans/3.0.0", "10 training and 4 test images",
+        "(300, 300, 3) uint8",
+        "1,704,097", "Conv_0/kernel", "Compiled in", "epoch", "1/2", "2/2",
+        "Accuracy: ", "Loss: ", "Training time: ", "curves.png",
+    ]  # fmt: skip
+    places = [output.find(part) for part in parts]
+    assert -1 not in places, (parts[places.index(-1)], output)
+    assert places == sorted(places)
+    assert "\x1b" not in output
+    assert "\r" not in output
+
+
+def test_a_run_never_imports_tensorflow(runs):
+    assert [done.stdout.split()[-1] for _, done in runs.values()] == ["False", "False"]
+
+
+def test_nothing_is_said_on_standard_error(runs):
+    assert runs["no-gc"][1].stderr == ""
+
+
+def test_a_seed_gives_the_same_run_to_the_bit(runs, data_dir, tmp_path):
+    workdir, _ = runs["gc"]
+    done = run(
+        "--gc", "--dataset=horses_or_humans", f"--data-dir={data_dir}", "--epochs=2",
+        "--batch-size=4", "--workdir", tmp_path / "again",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, again = (
+        [json.loads(line) for line in (path / "metrics.jsonl").open()]
+        for path in (workdir, tmp_path / "again")
+    )
+    for one, other in zip(first, again, strict=True):
+        assert {**one, "epoch_seconds": 0} == {**other, "epoch_seconds": 0}
+
+
+def test_an_existing_workdir_is_not_overwritten(runs, data_dir, capsys):
+    workdir, _ = runs["gc"]
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    assert horses.main([f"--workdir={workdir}", f"--data-dir={data_dir}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --workdir must be a new or empty folder, got ")
+    assert error.count("\n") == 1
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--epochs=0"], "--epochs must be at least 1, got 0."),
+        (["--batch-size=-3"], "--batch-size must be at least 1, got -3."),
+        (
+            ["--learning-rate=nan"],
+            "--learning-rate must be a positive number, got nan.",
+        ),
+        (
+            ["--learning-rate=-1"],
+            "--learning-rate must be a positive number, got -1.0.",
+        ),
+        (["--seed=-1"], "--seed must lie in [0, 2**32), got -1."),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_value_out_of_range_is_one_line_and_status_2(args, message, capsys):
+    assert horses.main(args) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_help_shows_every_option_without_importing_jax():
+    code = (
+        "import sys; from train import horses\n"
+        "try: horses.main(['--help'])\n"
+        "except SystemExit: print('jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split()[-1] == "False"
+    for option in (
+        "--gc, --no-gc", "--dataset", "--data-dir", "--epochs", "--batch-size",
+        "--learning-rate", "--seed", "--augment", "--evaluate", "--workdir",
+    ):  # fmt: skip
+        assert option in done.stdout
+
+
+@pytest.mark.usefixtures("no_network")
+def test_images_that_cannot_be_had_are_one_line_and_status_1(tmp_path):
+    done = run(
+        "--dataset=horses_or_humans", f"--data-dir={tmp_path}", "--workdir=new",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: horses_or_humans is not prepared in")
+    assert done.stderr.count("\n") == 1

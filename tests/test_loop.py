@@ -1,0 +1,175 @@
+"""The training loop: its batches, its step, its metrics, its reproducibility."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from flax.training.train_state import TrainState
+
+from train import loop
+from train.config import Config
+
+SIDE = (
+    94  # pixels; the smallest image that five convolutions and pools leave a pixel of
+)
+RNG = np.random.default_rng(0)
+SPLIT = loop.Images(
+    jnp.array(RNG.integers(0, 256, (7, SIDE, SIDE, 3), np.uint8)),
+    jnp.array([0, 1, 1, 0, 1, 0, 0], jnp.int32),
+)
+
+
+def linear(variables, images, train=False, rngs=None):
+    """A model whose loss and gradient are easily worked out by hand."""
+    del train, rngs
+    params = variables["params"]
+    return images.mean((1, 2)) @ params["w"] + params["b"]
+
+
+def linear_state(tx):
+    params = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array(0.5)}
+    return TrainState.create(apply_fn=linear, params=params, tx=tx)
+
+
+def by_hand(rows):
+    """Loss and right answers of `linear` per image, and its mean gradient."""
+    x = np.asarray(SPLIT.images, np.float64)[rows].mean((1, 2)) / 255
+    labels = np.asarray(SPLIT.labels)[rows]
+    logits = x @ [1.0, -2.0, 3.0] + 0.5
+    losses = np.log1p(np.exp(logits)) - labels * logits
+    errors = 1 / (1 + np.exp(-logits)) - labels
+    gradient = {"w": x.T @ errors / len(rows), "b": errors.mean()}
+    return losses, (logits > 0) == labels, gradient
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(1027, 128), (256, 128), (5, 128)])
+def test_an_epoch_covers_each_image_exactly_once(size, batch_size):
+    batches = loop.epoch_batches(jax.random.key(0), size, batch_size)
+    assert [count for _, count in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    seen = np.concatenate([indices[:count] for indices, count in batches])
+    assert sorted(seen) == list(range(size))
+    assert all(indices.shape == (batch_size,) for indices, _ in batches)
+
+
+def test_the_published_epoch_has_nine_steps_the_last_of_three_images():
+    counts = [count for _, count in loop.epoch_batches(jax.random.key(0), 1027, 128)]
+    assert counts == [128] * 8 + [3]
+
+
+def test_the_order_changes_with_the_key_and_mixes_the_whole_set():
+    first, other = (
+        np.concatenate([i for i, _ in loop.epoch_batches(jax.random.key(s), 1024, 128)])
+        for s in (0, 1)
+    )
+    assert not np.array_equal(first, other)
+    assert abs(np.corrcoef(first, np.arange(1024))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("per_turn", [1, 2, 3, 8])
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_a_partial_batch_is_weighted_by_its_images(count, per_turn):
+    indices = jnp.array([6, 2, 4, 1, 3, 0, 0, 0])
+    step = functools.partial(loop.train_step, augmented=False, per_turn=per_turn)
+    state, totals = jax.jit(step)(
+        linear_state(optax.sgd(1.0)),
+        SPLIT,
+        indices,
+        jnp.array(count),
+        jax.random.key(0),
+    )
+    losses, correct, gradient = by_hand(np.array(indices[:count]))
+    np.testing.assert_allclose(totals.loss, losses.sum(), rtol=1e-5)
+    assert float(totals.correct) == correct.sum()
+    before = linear_state(optax.sgd(1.0)).params
+    for name, expected in gradient.items():
+        np.testing.assert_allclose(
+            before[name] - state.params[name], expected, rtol=1e-4, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("per_turn", [1, 2, 7, 16])
+def test_evaluation_counts_each_image_once(per_turn):
+    totals = loop.evaluate(linear_state(optax.sgd(1.0)), SPLIT, per_turn=per_turn)
+    losses, correct, _ = by_hand(np.arange(7))
+    np.testing.assert_allclose(totals.loss, losses.sum(), rtol=1e-5)
+    assert float(totals.correct) == correct.sum()
+
+
+class Dropped(nn.Module):
+    """A small model with dropout."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = images[:, ::16, ::16].reshape(len(images), -1)
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return nn.Dense(1)(x)[:, 0]
+
+
+def test_the_step_does_not_depend_on_the_images_taken_at_a_time():
+    model = Dropped()
+    variables = model.init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))
+    state = TrainState.create(
+        apply_fn=model.apply, params=variables["params"], tx=optax.sgd(1.0)
+    )
+    batch = jnp.array([3, 1, 6, 0]), jnp.array(4), jax.random.key(5)
+    (one, totals), (all_, all_totals) = (
+        jax.jit(functools.partial(loop.train_step, augmented=True, per_turn=per_turn))(
+            state, SPLIT, *batch
+        )
+        for per_turn in (1, 4)
+    )
+    np.testing.assert_allclose(totals.loss, all_totals.loss, rtol=1e-5)
+    for before, ours, theirs in zip(
+        *map(jax.tree.leaves, (state.params, one.params, all_.params)), strict=True
+    ):
+        assert not jnp.array_equal(before, ours)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_augmentation_changes_the_step():
+    batch = jnp.array([3, 1, 6, 0]), jnp.array(4), jax.random.key(5)
+    plain, augmented = (
+        loop.train_step(
+            linear_state(optax.sgd(1.0)), SPLIT, *batch, augmented=augmented, per_turn=4
+        )[1].loss
+        for augmented in (False, True)
+    )
+    assert plain != augmented
+
+
+def test_rmsprop_is_kerass():
+    """Keras: v = 0.9 v + 0.1 g^2; w = w - lr * g / sqrt(v + 1e-7)."""
+    tx = loop.optimizer(Config(learning_rate=0.01))
+    w, v = np.array([1.0, -1.0]), np.zeros(2)
+    params = {"w": jnp.array(w, jnp.float32)}
+    state = tx.init(params)
+    for g in ([1e-4, 3.0], [2e-4, -1.0], [0.0, 0.5]):
+        v = 0.9 * v + 0.1 * np.square(g)
+        w = w - 0.01 * np.array(g) / np.sqrt(v + 1e-7)
+        updates, state = tx.update({"w": jnp.array(g)}, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params["w"], w, rtol=1e-5)
+
+
+def test_gc_centralizes_the_gradient_before_rmsprop():
+    grads = {"kernel": jnp.array(RNG.normal(size=(5, 3)), jnp.float32)}
+    with_gc, without = (loop.optimizer(Config(gc=gc)) for gc in (True, False))
+    centralized = {"kernel": grads["kernel"] - grads["kernel"].mean(0, keepdims=True)}
+    ours, _ = with_gc.update(grads, with_gc.init(grads))
+    expected, _ = without.update(centralized, without.init(grads))
+    np.testing.assert_allclose(ours["kernel"], expected["kernel"], rtol=1e-5)
+
+
+def test_runs_of_a_seed_start_alike_with_and_without_gc():
+    states = [
+        loop.init_state(
+            loop.keys_of(3).init, (SIDE, SIDE, 3), loop.optimizer(Config(gc=gc))
+        )
+        for gc in (True, False)
+    ]
+    same = jax.tree.map(jnp.array_equal, states[0].params, states[1].params)
+    assert all(jax.tree.leaves(same))

@@ -1,0 +1,1 @@
+"""The experiment: Gradient Centralization on Horses or Humans, with Flax Linen."""

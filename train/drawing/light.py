@@ -1,0 +1,110 @@
+"""Light on a body, and the shadow it casts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from train.drawing.body import Body, Capsule, Vector, sin
+from train.drawing.resample import box_blur, enlarge, shrink
+from train.drawing.surface import EMPTY, HeightField
+
+
+@dataclasses.dataclass(frozen=True)
+class Light:
+    """A sun, as a unit vector towards it, and the light of sky and ground."""
+
+    direction: Vector
+    sun: Vector
+    sky: Vector
+    ground: Vector
+    gloss: float
+
+
+def composite(picture: np.ndarray, field: HeightField, light: Light) -> None:
+    """Paints the lit field over a picture of shape ``(3, size, size)``, in place."""
+    rows, columns = field.window()
+    target = (
+        slice(None),
+        slice(rows.start // 2, rows.stop // 2),
+        slice(columns.start // 2, columns.stop // 2),
+    )
+    height = field.height[rows, columns]
+    covered = height > EMPTY / 2
+    lit = _shade(
+        field.normal[:, rows, columns],
+        field.colour[:, rows, columns],
+        _openness(height, covered),
+        light,
+    )
+    cover = shrink(covered.astype(np.float32))
+    picture[target] *= 1 - cover
+    picture[target] += shrink(np.clip(lit, 0, 1) * covered)
+
+
+def _shade(normal, colour, openness, light: Light) -> np.ndarray:
+    """Returns the colours under sun, sky and the light that the ground throws back."""
+    nx, ny, nz = normal
+    length = np.sqrt(nx * nx + ny * ny + nz * nz)  # blended normals are shorter than 1
+    nx, ny, nz = normal / np.maximum(length, np.float32(1e-6))
+    lx, ly, lz = (np.float32(v) for v in light.direction)
+    facing = nx * lx + ny * ly + nz * lz
+    sun = np.clip((facing + np.float32(0.15)) / np.float32(1.15), 0, 1)
+    sun *= np.float32(0.4) + np.float32(0.6) * openness
+    half = np.float32(math.sqrt(2 + 2 * light.direction[2]))  # |sun + camera|
+    shine = np.clip((facing + nz) / half, 0, 1)
+    for _ in range(4):
+        shine = shine * shine
+    shine *= np.float32(light.gloss)
+    upward = np.float32(0.5) + np.float32(0.5) * ny
+    lit = np.empty_like(colour)
+    for i in range(3):
+        low, rise = np.float32(light.ground[i]), light.sky[i] - light.ground[i]
+        ambient = (low + upward * np.float32(rise)) * openness
+        lit[i] = colour[i] * (ambient + sun * np.float32(light.sun[i])) + shine
+    return lit
+
+
+def _openness(height: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """Returns how little of its surroundings stand before each pixel, in [0.35, 1]."""
+    farthest = np.min(height, initial=0, where=covered)
+    height = shrink(np.where(covered, height, farthest))
+    hidden = box_blur(box_blur(height, 4), 4) - height
+    return enlarge(np.clip(1 - np.maximum(hidden, 0) / 18, 0.35, 1))
+
+
+def shadow(body: Body, light: Light, pitch: float, size: int) -> np.ndarray:
+    """Returns how dark the shadow on the ground ``y = 0`` is, per pixel in [0, 1].
+
+    Args:
+      body: Capsules in the camera's coordinates before its pitch.
+      light: Its direction before the pitch, too.
+      pitch: How far the camera looks down, in degrees.
+      size: Side of the square picture, in pixels.
+    """
+    half = size // 2
+    dark = np.zeros((half, half), np.float32)
+    x = (np.arange(half, dtype=np.float32) * 2 + 1)[None]
+    y = size - (np.arange(half, dtype=np.float32) * 2 + 1)[:, None]
+    z = y / np.float32(-sin(pitch))
+    for capsule in body:
+        _darken(dark, capsule, light, (x, z))
+    return enlarge(dark)
+
+
+def _darken(dark: np.ndarray, capsule: Capsule, light: Light, ground) -> None:
+    lx, ly, lz = light.direction
+    (ax, ah, az), (bx, bh, bz) = capsule.start, capsule.end
+    x, z = ground[0] - np.float32(ax - ah * lx / ly), ground[1]
+    z = z - np.float32(az - ah * lz / ly)
+    dx, dz = (bx - ax) - (bh - ah) * lx / ly, (bz - az) - (bh - ah) * lz / ly
+    length = max(dx * dx + dz * dz, 1e-6)
+    t = np.clip((x * np.float32(dx) + z * np.float32(dz)) / np.float32(length), 0, 1)
+    x, z = x - t * np.float32(dx), z - t * np.float32(dz)
+    dr, dh = capsule.end_radius - capsule.start_radius, bh - ah
+    radius = np.float32(capsule.start_radius) + t * np.float32(dr)
+    soft = np.float32(3 + 0.12 * max(ah, 0)) + t * np.float32(0.12 * dh)
+    inside = (radius - np.sqrt(x * x + z * z)) / np.maximum(soft, 2) + 0.5
+    np.maximum(dark, np.clip(inside, 0, 1), out=dark)

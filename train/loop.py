@@ -1,0 +1,274 @@
+"""Training and evaluation: one jitted step, one pass over an epoch, one run."""
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.training.train_state import TrainState
+from jax import Array
+
+from optax_gc import centralize_gradients
+from train import checkpoint, data, report
+from train.augment import augment
+from train.config import Config
+from train.model import CNN
+
+RMSPROP_EPSILON = 1e-7  # Keras's, added inside the square root
+
+
+class Images(NamedTuple):
+    """A split on the device: uint8 `(N, H, W, 3)` and int32 labels `(N,)`."""
+
+    images: Array
+    labels: Array
+
+
+class Totals(NamedTuple):
+    """Sums over images: their losses, and how many were told right (float32)."""
+
+    loss: Array
+    correct: Array
+
+
+class Keys(NamedTuple):
+    """The PRNG keys of a run, one for each use of randomness."""
+
+    init: Array
+    shuffle: Array
+    step: Array
+
+
+def keys_of(seed: int) -> Keys:
+    """Returns the keys of the run with this seed."""
+    return Keys(*jax.random.split(jax.random.key(seed), 3))
+
+
+def optimizer(config: Config) -> optax.GradientTransformation:
+    """Returns RMSprop as Keras has it, after Gradient Centralization if asked for."""
+    rmsprop = optax.rmsprop(config.learning_rate, eps=RMSPROP_EPSILON, eps_in_sqrt=True)
+    return optax.chain(centralize_gradients(), rmsprop) if config.gc else rmsprop
+
+
+def init_state(
+    key: Array, image_shape: tuple[int, ...], tx: optax.GradientTransformation
+) -> TrainState:
+    """Returns freshly initialized parameters with the optimizer's state."""
+    model = CNN()
+    variables = jax.jit(model.init)(key, jnp.zeros((1, *image_shape)))
+    return TrainState.create(apply_fn=model.apply, params=variables["params"], tx=tx)
+
+
+def images_per_turn(batch_size: int) -> int:
+    """Returns how many images of a batch are worked on at a time.
+
+    On a CPU one, so that its activations stay in cache; elsewhere the whole batch.
+    """
+    return 1 if jax.default_backend() == "cpu" else batch_size
+
+
+def sum_over_images(
+    turn: Callable[[Array, Array], Any], count: Array | int, per_turn: int
+) -> Any:
+    """Returns the sum of `turn(positions, weights)` over the turns that cover `count`.
+
+    Args:
+      turn: from int32 positions `(per_turn,)` in [0, count) and their weights, 1 for
+        an image and 0 for the padding of the last turn, to a pytree of arrays.
+      count: number of images; it may be traced, and what is past it costs nothing.
+      per_turn: images in a turn.
+    """
+
+    def take(i: Array) -> Any:
+        positions = i * per_turn + jnp.arange(per_turn)
+        inside = positions < count
+        return turn(jnp.where(inside, positions, 0), inside.astype(jnp.float32))
+
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(take, jnp.array(0))
+    )
+    return jax.lax.fori_loop(
+        0,
+        (count + per_turn - 1) // per_turn,
+        lambda i, sums: jax.tree.map(jnp.add, sums, take(i)),
+        zeros,
+    )
+
+
+def weighted_totals(logits: Array, labels: Array, weights: Array) -> Totals:
+    """Returns the summed binary cross-entropy and right answers of `(B,)` logits."""
+    losses = optax.sigmoid_binary_cross_entropy(logits, labels.astype(jnp.float32))
+    correct = ((logits > 0) == (labels > 0)).astype(jnp.float32)
+    return Totals(jnp.sum(weights * losses), jnp.sum(weights * correct))
+
+
+def train_step(
+    state: TrainState,
+    split: Images,
+    indices: Array,
+    count: Array,
+    key: Array,
+    *,
+    augmented: bool,
+    per_turn: int,
+) -> tuple[TrainState, Totals]:
+    """Returns the state after one step on a batch, and the batch's totals.
+
+    The randomness of an image is keyed by its position in the batch, so the result
+    does not depend on how many images are worked on at a time.
+
+    Args:
+      state: parameters and optimizer state.
+      split: the whole training split.
+      indices: int32 `(B,)`, the batch's images; those from `count` on are padding.
+      count: number of images in the batch, int32 scalar.
+      key: the key of this step.
+      augmented: whether to flip, rotate and zoom.
+      per_turn: images worked on at a time.
+    """
+
+    def logit(params: Any, image: Array, image_key: Array) -> Array:
+        augment_key, dropout_key = jax.random.split(image_key)
+        image = augment(augment_key, image) if augmented else image.astype(jnp.float32)
+        return state.apply_fn(
+            {"params": params},
+            image[None] / 255,
+            train=True,
+            rngs={"dropout": dropout_key},
+        )[0]
+
+    def loss(params: Any, positions: Array, weights: Array) -> tuple[Array, Totals]:
+        images, labels = (x[indices[positions]] for x in split)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
+        logits = jax.vmap(logit, (None, 0, 0))(params, images, keys)
+        totals = weighted_totals(logits, labels, weights)
+        return totals.loss, totals
+
+    grads, totals = sum_over_images(
+        functools.partial(jax.grad(loss, has_aux=True), state.params), count, per_turn
+    )
+    grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
+    return state.apply_gradients(grads=grads), totals
+
+
+def evaluate(state: TrainState, split: Images, *, per_turn: int) -> Totals:
+    """Returns the totals over a whole split, without augmentation and dropout."""
+
+    def turn(positions: Array, weights: Array) -> Totals:
+        images, labels = (x[positions] for x in split)
+        logits = state.apply_fn(
+            {"params": state.params}, images.astype(jnp.float32) / 255
+        )
+        return weighted_totals(logits, labels, weights)
+
+    return sum_over_images(turn, len(split.labels), per_turn)
+
+
+def epoch_batches(key: Array, size: int, batch_size: int) -> list[tuple[Array, int]]:
+    """Returns an epoch's batches: `(batch_size,)` int32 indices and how many count.
+
+    Every image occurs once; the last batch holds what is left, padded with zeros.
+    """
+    steps = math.ceil(size / batch_size)
+    order = jax.random.permutation(key, size)
+    order = jnp.pad(order, (0, steps * batch_size - size)).reshape(steps, batch_size)
+    counts = [min(batch_size, size - step * batch_size) for step in range(steps)]
+    return list(zip(order, counts, strict=True))
+
+
+class Program(NamedTuple):
+    """The two compiled functions of a run, and the seconds that compiling took."""
+
+    train_step: Callable[..., tuple[TrainState, Totals]]
+    evaluate: Callable[..., Totals] | None
+    compile_seconds: float
+
+
+def compile_program(
+    config: Config, state: TrainState, train: Images, test: Images
+) -> Program:
+    """Compiles the train step, and the evaluation if it is wanted, ahead of time."""
+    start = time.perf_counter()
+    per_turn = images_per_turn(config.batch_size)
+    step = functools.partial(train_step, augmented=config.augment, per_turn=per_turn)
+    batch = (jnp.zeros(config.batch_size, jnp.int32), jnp.array(0), jax.random.key(0))
+    compiled_step = (
+        jax.jit(step, donate_argnums=0).lower(state, train, *batch).compile()
+    )
+    compiled_evaluate = None
+    if config.evaluate:
+        evaluation = functools.partial(evaluate, per_turn=per_turn)
+        compiled_evaluate = jax.jit(evaluation).lower(state, test).compile()
+    return Program(compiled_step, compiled_evaluate, time.perf_counter() - start)
+
+
+def train_epoch(
+    program: Program,
+    state: TrainState,
+    split: Images,
+    batches: list[tuple[Array, int]],
+    key: Array,
+    on_step: Callable[[int, float, float], None],
+) -> tuple[TrainState, float, float]:
+    """Takes one step a batch; returns the state and the epoch's loss and accuracy.
+
+    Args:
+      on_step: called after each step with the number of images so far and their mean
+        loss and accuracy.
+    """
+    loss = correct = seen = 0
+    for indices, count in batches:
+        step_key = jax.random.fold_in(key, state.step)
+        state, totals = program.train_step(
+            state, split, indices, jnp.array(count), step_key
+        )
+        loss, correct, seen = loss + totals.loss, correct + totals.correct, seen + count
+        on_step(seen, float(loss) / seen, float(correct) / seen)
+    return state, float(loss) / seen, float(correct) / seen
+
+
+def fit(config: Config, reporter: report.Reporter) -> TrainState:
+    """Trains as configured and returns the final state.
+
+    Args:
+      config: the run's configuration.
+      reporter: is told of the data, the model, each step and epoch, and the end.
+
+    Raises:
+      data.DataError: if the images cannot be had.
+    """
+    dataset = data.load(config.dataset, config.data_dir)
+    reporter.start(config, dataset)
+    train = Images(*jax.device_put((dataset.train.images, dataset.train.labels)))
+    test = Images(*jax.device_put((dataset.test.images, dataset.test.labels)))
+    keys = keys_of(config.seed)
+    image_shape = train.images.shape[1:]
+    state = init_state(keys.init, image_shape, optimizer(config))
+    reporter.model(CNN(), state.params, image_shape)
+    program = compile_program(config, state, train, test)
+    reporter.compiled(program.compile_seconds)
+    for epoch in range(1, config.epochs + 1):
+        start = time.perf_counter()
+        batches = epoch_batches(
+            jax.random.fold_in(keys.shuffle, epoch),
+            len(train.labels),
+            config.batch_size,
+        )
+        state, loss, accuracy = train_epoch(
+            program, state, train, batches, keys.step, reporter.step
+        )
+        seconds = time.perf_counter() - start
+        test_loss = test_accuracy = None
+        if program.evaluate:
+            totals = program.evaluate(state, test)
+            test_loss, test_accuracy = (float(x) / len(test.labels) for x in totals)
+        reporter.epoch(
+            report.Epoch(epoch, seconds, loss, accuracy, test_loss, test_accuracy)
+        )
+    checkpoint.save_params(reporter.workdir / "params", state.params)
+    reporter.finish()
+    return state

@@ -1,0 +1,296 @@
+"""What a run shows and leaves behind: terminal lines, records and curves."""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import rich.console
+import rich.progress
+import rich.table
+from flax import linen as nn
+
+from optax_gc import describe
+from train.config import Config
+from train.data import Dataset
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "optax-gc", "tensorflow-datasets")
+
+
+class WorkdirError(Exception):
+    """A folder that the run cannot use; its message is one line for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """One line of metrics.jsonl: means over the images of an epoch.
+
+    The seconds are those of training only. The training metrics are taken during the
+    epoch, with dropout and augmentation on, as Keras reports them. The test metrics
+    are None where evaluation is off.
+    """
+
+    epoch: int
+    epoch_seconds: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float | None
+    test_accuracy: float | None
+
+
+def claim_workdir(config: Config) -> pathlib.Path:
+    """Creates and returns the run's folder.
+
+    Raises:
+      WorkdirError: if the folder that was asked for is not new or empty.
+    """
+    if config.workdir is None:
+        return next_free(pathlib.Path("runs"), run_name(config))
+    if config.workdir.exists() and (
+        not config.workdir.is_dir() or any(config.workdir.iterdir())
+    ):
+        raise WorkdirError(
+            f"--workdir must be a new or empty folder, got {config.workdir}, which is "
+            "neither. Name another one, or remove it."
+        )
+    config.workdir.mkdir(parents=True, exist_ok=True)
+    return config.workdir
+
+
+def run_name(config: Config) -> str:
+    """Returns a short name for runs of this configuration."""
+    return f"{'gc' if config.gc else 'no-gc'}-seed{config.seed}"
+
+
+def next_free(parent: pathlib.Path, stem: str) -> pathlib.Path:
+    """Creates and returns `parent/stem`, or the first free one of stem-2, -3, ..."""
+    number = 1
+    while True:
+        path = parent / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def environment() -> dict[str, Any]:
+    """Returns what a run's numbers depend on beside its configuration."""
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "commit": commit(),
+    }
+
+
+def commit() -> str | None:
+    """Returns the commit of this source tree, "-dirty" if changed, if git knows it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+class Reporter:
+    """Shows a run on a console and keeps its record in a folder."""
+
+    def __init__(self, workdir: pathlib.Path, console: rich.console.Console):
+        self.workdir = workdir
+        self.console = console
+        self.history: list[Epoch] = []
+        self.progress = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.fields[status]}"),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("left"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def say(self, text: str = "") -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def start(self, config: Config, dataset: Dataset) -> None:
+        """Shows the data; writes config.json."""
+        self.config, self.dataset_name = config, dataset.name
+        self.steps = math.ceil(len(dataset.train) / config.batch_size)
+        shape = dataset.train.images.shape[1:]
+        self.say(f"Data     {dataset.name}: {dataset.reason}")
+        self.say(
+            f"         {len(dataset.train)} training and {len(dataset.test)} test "
+            f"images, {shape} uint8, {' or '.join(dataset.class_names)}"
+        )
+        self.write_json(
+            "config.json",
+            {
+                "config": dataclasses.asdict(config),
+                "dataset": {
+                    "name": dataset.name,
+                    "reason": dataset.reason,
+                    "train_images": len(dataset.train),
+                    "test_images": len(dataset.test),
+                },
+                **environment(),
+            },
+        )
+
+    def model(
+        self, model: nn.Module, params: Any, image_shape: tuple[int, ...]
+    ) -> None:
+        """Shows the layers, their parameters, and what is centralized."""
+        self.say()
+        self.console.print(layer_table(model, params, image_shape))
+        if self.config.gc:
+            self.say("\nGradient Centralization, before RMSprop")
+            self.say(str(describe(params)))
+        else:
+            self.say("\nNo Gradient Centralization")
+
+    def compiled(self, seconds: float) -> None:
+        """Shows the compilation time; opens the table of epochs."""
+        self.compile_seconds = seconds
+        device = jax.devices()[0].device_kind
+        self.say(f"\nCompiled in {seconds:.1f} s for {device}\n")
+        self.say(epoch_header())
+        self.progress.start()
+        self.task = self.progress.add_task(
+            "", total=self.config.epochs * self.steps, status=""
+        )
+
+    def step(self, seen: int, loss: float, accuracy: float) -> None:
+        """Moves the progress bar; `seen` images of this epoch have these means."""
+        step = math.ceil(seen / self.config.batch_size)
+        self.progress.update(
+            self.task,
+            advance=1,
+            description=f"epoch {len(self.history) + 1}/{self.config.epochs}",
+            status=f"step {step}/{self.steps} loss {loss:.4f} accuracy {accuracy:.4f}",
+        )
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Shows the epoch's line and appends it to metrics.jsonl."""
+        self.history.append(epoch)
+        self.say(epoch_line(epoch, self.config.epochs))
+        with (self.workdir / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(epoch)) + "\n")
+
+    def finish(self) -> None:
+        """Shows the result; writes summary.json and curves.png."""
+        self.progress.stop()
+        last = self.history[-1]
+        total_seconds = sum(epoch.epoch_seconds for epoch in self.history)
+        self.say(f"\nAccuracy: {last.train_accuracy:.4f}")
+        self.say(f"Loss: {last.train_loss:.4f}")
+        self.say(f"Training time: {total_seconds:.2f} s")
+        self.write_json(
+            "summary.json",
+            {
+                **dataclasses.asdict(last),
+                "total_seconds": total_seconds,
+                "compile_seconds": self.compile_seconds,
+                "dataset": self.dataset_name,
+                "gc": self.config.gc,
+                "placement": "gradient" if self.config.gc else "none",
+                "seed": self.config.seed,
+            },
+        )
+        plot_curves(self.history, self.workdir / "curves.png")
+        files = sorted(path.name for path in self.workdir.iterdir())
+        self.say(f"\nFiles in {self.workdir}: {', '.join(files)}")
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        text = json.dumps(value, indent=2, default=str)
+        (self.workdir / name).write_text(text + "\n")
+
+
+def layer_table(
+    model: nn.Module, params: Any, image_shape: tuple[int, ...]
+) -> rich.table.Table:
+    """Returns a table of the layers in their order: output, kernel, parameters."""
+    calls: list[tuple[str, tuple[int, ...]]] = []
+
+    def record(call, args, kwargs, context):
+        output = call(*args, **kwargs)
+        calls.append((context.module.name, output.shape[1:]))
+        return output
+
+    with nn.intercept_methods(record):
+        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        jax.eval_shape(model.apply, {"params": params}, images)
+    table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("Layer", "Output", "Kernel"):
+        table.add_column(name)
+    table.add_column("Parameters", justify="right")
+    for name, shape in calls:
+        leaves = params.get(name, {})
+        if leaves:
+            count = sum(leaf.size for leaf in leaves.values())
+            table.add_row(name, str(shape), str(leaves["kernel"].shape), f"{count:,}")
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    table.add_row("total", "", "", f"{total:,}")
+    return table
+
+
+COLUMNS = (
+    ("epoch", 7), ("time", 9), ("loss", 8), ("accuracy", 9),
+    ("test loss", 10), ("test accuracy", 14),
+)  # fmt: skip
+
+
+def epoch_header() -> str:
+    return " ".join(name.rjust(width) for name, width in COLUMNS)
+
+
+def epoch_line(epoch: Epoch, epochs: int) -> str:
+    """Returns the row of the table of epochs; a dash stands for no evaluation."""
+    metrics = (
+        epoch.train_loss, epoch.train_accuracy, epoch.test_loss, epoch.test_accuracy,
+    )  # fmt: skip
+    cells = [f"{epoch.epoch}/{epochs}", f"{epoch.epoch_seconds:.2f} s"]
+    cells += ["-" if metric is None else f"{metric:.4f}" for metric in metrics]
+    return " ".join(
+        cell.rjust(width) for cell, (_, width) in zip(cells, COLUMNS, strict=True)
+    )
+
+
+def plot_curves(history: list[Epoch], path: pathlib.Path) -> None:
+    """Draws loss, accuracy and time per epoch into a PNG."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    epochs = [epoch.epoch for epoch in history]
+    for panel, metric in zip(panels, ("loss", "accuracy"), strict=False):
+        for split, label in (("train", "training"), ("test", "held-out")):
+            values = [getattr(epoch, f"{split}_{metric}") for epoch in history]
+            if None not in values:
+                panel.plot(epochs, values, marker="o", markersize=3.5, label=label)
+        panel.set_title(metric.capitalize())
+        panel.legend(frameon=False)
+    panels[2].bar(epochs, [epoch.epoch_seconds for epoch in history], color="0.6")
+    panels[2].set_title("Training time, seconds")
+    for panel in panels:
+        panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
