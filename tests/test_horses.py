@@ -30,6 +30,11 @@ def run(*args, **kwargs):
     )
 
 
+def read_epochs(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
 @pytest.fixture(scope="module")
 def runs(data_dir, tmp_path_factory):
     """Two short runs, without and with GC, and their finished processes."""
@@ -50,7 +55,7 @@ def runs(data_dir, tmp_path_factory):
 def test_a_run_leaves_its_record(runs, gc):
     workdir, done = runs[gc]
     assert done.returncode == 0, done.stderr
-    epochs = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    epochs = read_epochs(workdir)
     assert [epoch["epoch"] for epoch in epochs] == [1, 2]
     assert all(set(epoch) == METRICS for epoch in epochs)
     summary = json.loads((workdir / "summary.json").read_text())
@@ -111,10 +116,7 @@ def test_a_seed_gives_the_same_run_to_the_bit(runs, data_dir, tmp_path):
         "--batch-size=4", "--workdir", tmp_path / "again",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    first, again = (
-        [json.loads(line) for line in (path / "metrics.jsonl").open()]
-        for path in (workdir, tmp_path / "again")
-    )
+    first, again = map(read_epochs, (workdir, tmp_path / "again"))
     for one, other in zip(first, again, strict=True):
         assert {**one, "epoch_seconds": 0} == {**other, "epoch_seconds": 0}
 
