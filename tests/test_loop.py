@@ -48,7 +48,7 @@ def by_hand(rows):
 
 @pytest.mark.parametrize(("size", "batch_size"), [(1027, 128), (256, 128), (5, 128)])
 def test_an_epoch_covers_each_image_exactly_once(size, batch_size):
-    batches = loop.epoch_batches(jax.random.key(0), size, batch_size)
+    batches = loop.epoch_batches(0, 1, size, batch_size)
     assert [count for _, count in batches[:-1]] == [batch_size] * (len(batches) - 1)
     seen = np.concatenate([indices[:count] for indices, count in batches])
     assert sorted(seen) == list(range(size))
@@ -56,16 +56,18 @@ def test_an_epoch_covers_each_image_exactly_once(size, batch_size):
 
 
 def test_the_published_epoch_has_nine_steps_the_last_of_three_images():
-    counts = [count for _, count in loop.epoch_batches(jax.random.key(0), 1027, 128)]
+    counts = [count for _, count in loop.epoch_batches(0, 1, 1027, 128)]
     assert counts == [128] * 8 + [3]
 
 
-def test_the_order_changes_with_the_key_and_mixes_the_whole_set():
-    first, other = (
-        np.concatenate([i for i, _ in loop.epoch_batches(jax.random.key(s), 1024, 128)])
-        for s in (0, 1)
+def test_seed_and_epoch_decide_the_order_and_it_mixes_the_whole_set():
+    first, again, epoch, seed = (
+        np.concatenate([rows for rows, _ in loop.epoch_batches(*key, 1024, 128)])
+        for key in ((0, 1), (0, 1), (0, 2), (1, 1))
     )
-    assert not np.array_equal(first, other)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, epoch)
+    assert not np.array_equal(first, seed)
     assert abs(np.corrcoef(first, np.arange(1024))[0, 1]) < 0.1
 
 
@@ -167,7 +169,7 @@ def test_gc_centralizes_the_gradient_before_rmsprop():
 def test_runs_of_a_seed_start_alike_with_and_without_gc():
     states = [
         loop.init_state(
-            loop.keys_of(3).init, (SIDE, SIDE, 3), loop.optimizer(Config(gc=gc))
+            jax.random.key(3), (SIDE, SIDE, 3), loop.optimizer(Config(gc=gc))
         )
         for gc in (True, False)
     ]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.training.train_state import TrainState
 from jax import Array
@@ -33,19 +34,6 @@ class Totals(NamedTuple):
 
     loss: Array
     correct: Array
-
-
-class Keys(NamedTuple):
-    """The PRNG keys of a run, one for each use of randomness."""
-
-    init: Array
-    shuffle: Array
-    step: Array
-
-
-def keys_of(seed: int) -> Keys:
-    """Returns the keys of the run with this seed."""
-    return Keys(*jax.random.split(jax.random.key(seed), 3))
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
@@ -118,18 +106,20 @@ def train_step(
 ) -> tuple[TrainState, Totals]:
     """Returns the state after one step on a batch, and the batch's totals.
 
-    The randomness of an image is keyed by its position in the batch, so the result
-    does not depend on how many images are worked on at a time.
+    The randomness of an image is keyed by the step and the image's position in the
+    batch, so the result does not depend on how many images are worked on at a time.
 
     Args:
       state: parameters and optimizer state.
       split: the whole training split.
       indices: int32 `(B,)`, the batch's images; those from `count` on are padding.
       count: number of images in the batch, int32 scalar.
-      key: the key of this step.
+      key: the key of the run's steps.
       augmented: whether to flip, rotate and zoom.
       per_turn: images worked on at a time.
     """
+
+    step_key = jax.random.fold_in(key, state.step)
 
     def logit(params: Any, image: Array, image_key: Array) -> Array:
         augment_key, dropout_key = jax.random.split(image_key)
@@ -143,7 +133,7 @@ def train_step(
 
     def loss(params: Any, positions: Array, weights: Array) -> tuple[Array, Totals]:
         images, labels = (x[indices[positions]] for x in split)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, positions)
         logits = jax.vmap(logit, (None, 0, 0))(params, images, keys)
         totals = weighted_totals(logits, labels, weights)
         return totals.loss, totals
@@ -168,16 +158,18 @@ def evaluate(state: TrainState, split: Images, *, per_turn: int) -> Totals:
     return sum_over_images(turn, len(split.labels), per_turn)
 
 
-def epoch_batches(key: Array, size: int, batch_size: int) -> list[tuple[Array, int]]:
+def epoch_batches(
+    seed: int, epoch: int, size: int, batch_size: int
+) -> list[tuple[np.ndarray, int]]:
     """Returns an epoch's batches: `(batch_size,)` int32 indices and how many count.
 
     Every image occurs once; the last batch holds what is left, padded with zeros.
     """
+    order = np.random.default_rng((seed, epoch)).permutation(size).astype(np.int32)
     steps = math.ceil(size / batch_size)
-    order = jax.random.permutation(key, size)
-    order = jnp.pad(order, (0, steps * batch_size - size)).reshape(steps, batch_size)
+    rows = np.pad(order, (0, steps * batch_size - size)).reshape(steps, batch_size)
     counts = [min(batch_size, size - step * batch_size) for step in range(steps)]
-    return list(zip(order, counts, strict=True))
+    return list(zip(rows, counts, strict=True))
 
 
 class Program(NamedTuple):
@@ -195,10 +187,11 @@ def compile_program(
     start = time.perf_counter()
     per_turn = images_per_turn(config.batch_size)
     step = functools.partial(train_step, augmented=config.augment, per_turn=per_turn)
-    batch = (jnp.zeros(config.batch_size, jnp.int32), jnp.array(0), jax.random.key(0))
-    compiled_step = (
-        jax.jit(step, donate_argnums=0).lower(state, train, *batch).compile()
-    )
+    indices = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    key = jax.eval_shape(jax.random.key, 0)
+    lowered = jax.jit(step, donate_argnums=0).lower(state, train, indices, count, key)
+    compiled_step = lowered.compile()
     compiled_evaluate = None
     if config.evaluate:
         evaluation = functools.partial(evaluate, per_turn=per_turn)
@@ -210,7 +203,7 @@ def train_epoch(
     program: Program,
     state: TrainState,
     split: Images,
-    batches: list[tuple[Array, int]],
+    batches: list[tuple[np.ndarray, int]],
     key: Array,
     on_step: Callable[[int, float, float], None],
 ) -> tuple[TrainState, float, float]:
@@ -220,15 +213,13 @@ def train_epoch(
       on_step: called after each step with the number of images so far and their mean
         loss and accuracy.
     """
-    loss = correct = seen = 0
+    loss, correct, seen = 0.0, 0.0, 0
     for indices, count in batches:
-        step_key = jax.random.fold_in(key, state.step)
-        state, totals = program.train_step(
-            state, split, indices, jnp.array(count), step_key
-        )
-        loss, correct, seen = loss + totals.loss, correct + totals.correct, seen + count
-        on_step(seen, float(loss) / seen, float(correct) / seen)
-    return state, float(loss) / seen, float(correct) / seen
+        state, totals = program.train_step(state, split, indices, np.int32(count), key)
+        loss, correct = loss + float(totals.loss), correct + float(totals.correct)
+        seen += count
+        on_step(seen, loss / seen, correct / seen)
+    return state, loss / seen, correct / seen
 
 
 def fit(config: Config, reporter: report.Reporter) -> TrainState:
@@ -245,21 +236,19 @@ def fit(config: Config, reporter: report.Reporter) -> TrainState:
     reporter.start(config, dataset)
     train = Images(*jax.device_put((dataset.train.images, dataset.train.labels)))
     test = Images(*jax.device_put((dataset.test.images, dataset.test.labels)))
-    keys = keys_of(config.seed)
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
     image_shape = train.images.shape[1:]
-    state = init_state(keys.init, image_shape, optimizer(config))
+    state = init_state(init_key, image_shape, optimizer(config))
     reporter.model(CNN(), state.params, image_shape)
     program = compile_program(config, state, train, test)
     reporter.compiled(program.compile_seconds)
     for epoch in range(1, config.epochs + 1):
         start = time.perf_counter()
         batches = epoch_batches(
-            jax.random.fold_in(keys.shuffle, epoch),
-            len(train.labels),
-            config.batch_size,
+            config.seed, epoch, len(train.labels), config.batch_size
         )
         state, loss, accuracy = train_epoch(
-            program, state, train, batches, keys.step, reporter.step
+            program, state, train, batches, step_key, reporter.step
         )
         seconds = time.perf_counter() - start
         test_loss = test_accuracy = None
