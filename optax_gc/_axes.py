@@ -64,22 +64,22 @@ def fan_in(tree: PyTree) -> PyTree:
     The rules, in order:
 
     1. neither floating nor complex, or of rank 0 or 1: left alone;
-    2. named (or with a name ending in) ``bias``, ``scale``, ``offset``, ``embedding``,
-       ``embeddings`` or ``embed``, or named ``b``: left alone, whatever the rank; and
-       so is a leaf of the same shape as its sibling bias, which is a norm's scale;
+    2. named ``b``, or with a word of its name ending in ``bias``, ``scale``,
+       ``offset``, ``embed``, ``embedding`` or ``embeddings``: left alone, whatever the
+       rank; so is a leaf of the shape of its sibling bias, which is a norm's scale;
     3. a sibling ``bias`` (or ``b``) tells the layout ``(*batch, *inputs, *outputs)``
        through its own shape, ``(*batch, *outputs)``: a kernel ``(16, 4, 4)`` with a
        bias ``(4, 4)`` has fan-in axis 0; ``(3, 8, 8)`` with ``(3, 8)`` is a stack of
        three layers with fan-in axis 1;
     4. with no bias, attention in Flax's layout is known by name, in front of any
-       stacked layers: ``query``, ``key``, ``value`` are ``(inputs, heads, features)``,
-       ``out`` is ``(heads, features, outputs)``;
+       stacked layers: ``query``, ``key``, ``value`` are ``(inputs, heads, features)``
+       and ``out`` is ``(heads, features, outputs)``;
     5. otherwise all axes but the last;
     6. a fan-in of 1: left alone, because its centralized gradient is always 0.
 
     A leaf whose name has the word ``weight`` (Equinox, PyTorch) is read in the layout
     ``(*batch, outputs, *inputs)`` by rules 3 and 5, and is left alone with no bias
-    under a name that has ``embed`` or ``norm`` in it: their weight is no matrix.
+    inside a module whose name has ``emb`` or ``norm`` in it: that is no matrix.
 
     Where shapes and names cannot settle the matter `describe` says so. Shapes are the
     ones seen by the optimizer; inside ``jax.shard_map`` they are those of one shard.
@@ -178,26 +178,26 @@ def notes(leaves: Sequence[Leaf], spec: AxesSpec) -> list[str]:
     ]
     if all(leaf.axes is None for leaf in leaves):
         found.append(
-            f"No leaf of {len(leaves)} is centralized, so `centralize_gradients` does "
-            "nothing here. `describe` says why; name the axes of a leaf by its path."
+            f"None of the {len(leaves)} leaves is centralized, so this does nothing. "
+            "`describe` says why; give the axes of a leaf by its path."
         )
     return found
 
 
-def normalize(axes: Iterable[int] | int, shape: Shape, of: str) -> Shape:
-    """Returns `axes` as ascending non-negative ints; the errors name the leaf `of`."""
-    got = f"got {axes!r} for {of} of shape {shape}. Use None to leave a leaf alone."
+def normalize(axes: Iterable[int] | int, shape: Shape, place: str) -> Shape:
+    """Returns `axes` as ascending non-negative ints; the errors end with `place`."""
     try:
         given = [*map(operator.index, axes if isinstance(axes, Iterable) else [axes])]
     except TypeError as error:
-        raise TypeError(f"`axes` must be ints, {got}") from error
+        raise TypeError(f"`axes` must be ints, got {axes!r} for {place}") from error
     rank = len(shape)
     if not all(-rank <= axis < rank for axis in given):
-        raise ValueError(f"`axes` must lie in [-{rank}, {rank}), {got}")
-    distinct = {axis % rank for axis in given}
-    if not given or len(distinct) < len(given):
-        raise ValueError(f"`axes` must name at least one axis, each once, {got}")
-    return tuple(sorted(distinct))
+        rule = f"lie in [{-rank}, {rank})"
+    elif not given or len({axis % rank for axis in given}) < len(given):
+        rule = "name at least one axis, and each once"
+    else:
+        return tuple(sorted(axis % rank for axis in given))
+    raise ValueError(f"`axes` must {rule}, got {axes!r} for {place}")
 
 
 def _as_choice(axes: Any) -> Choice:
@@ -212,7 +212,8 @@ def _leaf(path: KeyPath, leaf: Any, choice: Choice) -> Leaf:
         choice = Choice(None, "empty")
     if choice.axes is None:
         return Leaf(_path(path), shape, None, None, choice.why, choice.doubt)
-    axes = normalize(choice.axes, shape, repr(_path(path)))
+    place = f"{_path(path)!r} of shape {shape}. Use None to leave a leaf alone."
+    axes = normalize(choice.axes, shape, place)
     size = math.prod(shape[axis] for axis in axes)
     doubt = choice.doubt or ("a fan-in of 1 makes its gradient 0" if size == 1 else "")
     return Leaf(_path(path), shape, axes, size, choice.why, doubt)

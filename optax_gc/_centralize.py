@@ -45,7 +45,7 @@ def centralize(x: jax.typing.ArrayLike, axes: int | Sequence[int]) -> jax.Array:
         raise TypeError(
             f"`x` must be floating or complex, got {x.dtype}. Cast it first."
         )
-    axes = normalize(axes, x.shape, "an array")
+    axes = normalize(axes, x.shape, f"an array of shape {x.shape}.")
     wide = widen(x)
     return (wide - jnp.mean(wide, axes, keepdims=True)).astype(x.dtype)
 
@@ -75,6 +75,9 @@ def centralize_gradients(axes: AxesSpec = fan_in) -> optax.GradientTransformatio
         - a mapping of path patterns to axes, None or a policy. Patterns are globs, as
           in `fnmatch`, matched to the whole path; ``*`` also matches ``/``. The first
           pattern that matches decides; `fan_in` does if none matches.
+
+        Under `optax.inject_hyperparams` say ``static_args="axes"``: a policy is a
+        callable, and would be taken for a schedule.
 
     Returns:
       An `optax.GradientTransformation` with an `optax.EmptyState`. Integer, ``float0``

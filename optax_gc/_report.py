@@ -120,10 +120,10 @@ def _removed(leaf: jax.typing.ArrayLike, row: Leaf) -> jax.Array:
         return jnp.zeros((), jnp.float32)
     x = widen(jnp.asarray(leaf))
     largest = jnp.max(jnp.abs(x))
-    x = x / jnp.where(largest > 0, largest, 1)  # so that no square overflows
-    removed = _energy(x - centralize(x, row.axes))
-    # The divisor is at least 1, the square of the largest number, unless all are 0.
-    return jnp.clip(removed / jnp.maximum(_energy(x), 1), 0, 1).astype(jnp.float32)
+    # Squares of numbers of at most 1 do not overflow, and their sum is at least 1.
+    x = x / jnp.where(largest > 0, largest, 1).astype(x.dtype)
+    share = _energy(x - centralize(x, row.axes)) / jnp.maximum(_energy(x), 1)
+    return jnp.minimum(share, 1).astype(jnp.float32)
 
 
 def _energy(x: jax.Array) -> jax.Array:

@@ -1,0 +1,118 @@
+"""The table, and the energy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from optax_gc import centralize, describe, removed_energy
+
+PARAMS = {
+    "Dense_0": {"kernel": jnp.ones((512, 10)), "bias": jnp.ones(10)},
+    "attend": {"kernel": jnp.ones((3, 8, 16))},
+}
+
+TABLE = """\
+path            shape       fan-in axes  size  why
+--------------  ----------  -----------  ----  --------------
+Dense_0/bias    (10,)       -               -  rank 1
+Dense_0/kernel  (512, 10)   (0,)          512  bias (10,)
+attend/kernel   (3, 8, 16)  (0, 1)         24  all but last ?
+
+2 of 3 leaves are centralized, 99.8% of 5,514 parameters.
+? attend/kernel: (1,) if layers are stacked, (0,) if a DenseGeneral. Settle it with \
+{'attend/kernel': (0, 1)} or other axes."""
+
+
+def test_the_table_is_aligned_and_names_the_override_to_write():
+    assert str(describe(PARAMS)) == TABLE
+    assert repr(describe(PARAMS)) == TABLE
+
+
+def test_what_settles_a_doubt_can_be_pasted_as_it_is_printed():
+    report = describe(PARAMS, {"attend/kernel": (0, 1)})
+    assert not any(row.doubt for row in report.rows)
+
+
+def test_shapes_are_enough():
+    assert str(describe(jax.eval_shape(lambda: PARAMS))) == TABLE
+
+
+def test_tracers_are_enough():
+    seen = []
+    jax.jit(lambda tree: seen.append(str(describe(tree))))(PARAMS)
+    assert seen == [TABLE]
+
+
+def test_rows_are_data():
+    row = describe(PARAMS).rows[1]
+    assert (row.path, row.shape, row.axes, row.fan_in, row.why, row.doubt) == (
+        "Dense_0/kernel",
+        (512, 10),
+        (0,),
+        512,
+        "bias (10,)",
+        "",
+    )
+
+
+def test_a_notebook_gets_the_same_table_escaped():
+    html = describe({"<b>": jnp.ones((4, 3, 2))})._repr_html_()
+    assert html.count("<tr>") == 2
+    assert "<td>&lt;b&gt;</td><td>(4, 3, 2)</td><td>(0, 1)</td><td>12</td>" in html
+    assert "(1,) if layers are stacked" in html
+    assert "<b>" not in html
+
+
+def test_the_table_says_that_nothing_is_centralized():
+    assert "None of the 1 leaves" in str(describe({"bias": jnp.ones(3)}))
+
+
+def test_the_table_says_that_a_pattern_is_idle():
+    assert "'haed/*' decides on no leaf" in str(describe(PARAMS, {"haed/*": None}))
+
+
+def test_a_tree_without_leaves_is_described():
+    assert "0 of 0 leaves" in str(describe({}))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+def test_the_removed_energy_is_the_share_of_the_squared_norm(dtype):
+    noise = np.random.default_rng(0).normal(1, 1, (2, 3, 3, 8, 5))
+    x = jnp.asarray(noise[0] + 1j * noise[1] if dtype == "complex64" else noise[0])
+    x = x.astype(dtype)
+    exact = np.asarray(x).astype(np.complex128)
+    mean = np.broadcast_to(exact.mean((0, 1, 2)), exact.shape)
+    expected = np.linalg.norm(mean) ** 2 / np.linalg.norm(exact) ** 2
+    got = removed_energy({"kernel": x})["kernel"]
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30], ids=["tiny", "huge"])
+def test_the_removed_energy_neither_underflows_nor_overflows(scale):
+    kernel = scale * jnp.array([[4.0], [2.0]])
+    np.testing.assert_allclose(removed_energy(kernel), 0.9, rtol=1e-6)
+
+
+def test_the_removed_energy_of_what_is_left_alone_or_zero_is_zero():
+    updates = {
+        "bias": jnp.ones(3),
+        "count": jnp.ones((3, 3), int),
+        "zero": jnp.zeros((4, 3)),
+        "centralized": centralize(jnp.arange(12.0).reshape(4, 3), 0),
+    }
+    got = removed_energy(updates)
+    assert got == dict.fromkeys(updates, 0.0)
+
+
+def test_the_removed_energy_of_a_constant_fan_in_is_one():
+    got = removed_energy({"kernel": jnp.full((1000, 3), 0.1)})["kernel"]
+    assert got == pytest.approx(1, abs=1e-6)
+    assert got <= 1
+
+
+def test_the_removed_energy_takes_the_axes_it_is_given():
+    x = {"kernel": jnp.array([[1.0, -1.0], [1.0, -1.0]])}
+    assert removed_energy(x)["kernel"] == 1
+    assert removed_energy(x, {"kernel": 1})["kernel"] == 0
