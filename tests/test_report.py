@@ -28,7 +28,7 @@ def test_the_layers_are_listed_in_the_order_they_run_in():
         "\n"
     )
     cells = [re.split(r"  +", line.strip()) for line in lines if line]
-    assert cells[1] == ["Conv_0", "(298, 298, 16)", "(3, 3, 3, 16)", "448"]
+    assert cells[1] == ["Conv_0", "(149, 149, 16)", "(3, 3, 3, 16)", "448"]
     assert cells[6] == ["Dense_0", "(512,)", "(3136, 512)", "1,606,144"]
     assert cells[8] == ["total", "1,704,097"]
 

@@ -1,7 +1,9 @@
 """TensorFlow Datasets, read into uint8 arrays without TensorFlow."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import io
 import os
 import pathlib
 import struct
@@ -151,16 +153,20 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
     """
     if builder.is_prepared():
         return
-    if builder.url_infos and not is_downloaded(builder) and not server_answers(builder):
+    drawn = isinstance(builder, rendered.Rendered)
+    if not drawn and not is_downloaded(builder) and not server_answers(builder):
         raise DataError(
             f"{builder.name} is not prepared in {builder.data_dir_root} and its server "
             f"did not answer within {SERVER_PATIENCE:g} s. Connect to the network, "
             "name the folder of prepared data with --data-dir, "
             "or use --dataset rendered."
         )
-    if not sys.stderr.isatty():
+    verb = "Drawing" if drawn else "Downloading and preparing"
+    print(f"{verb} {builder.name} into {builder.data_dir}", flush=True)
+    if drawn or not sys.stderr.isatty():  # drawing has a bar of its own
         tfds.disable_progress_bar()
-    builder.download_and_prepare(file_format="array_record")
+    with contextlib.redirect_stdout(io.StringIO()):  # its sizes are not ours
+        builder.download_and_prepare(file_format="array_record")
 
 
 def read(builder: tfds.core.DatasetBuilder, split: str) -> Split:

@@ -3,8 +3,6 @@
 python -m train.rendered contact.png --rows 6 --columns 8
 """
 
-from __future__ import annotations
-
 import argparse
 import concurrent.futures
 import io
@@ -12,6 +10,7 @@ import multiprocessing
 import pathlib
 from collections.abc import Iterator
 
+import rich.console
 import rich.progress
 import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw
@@ -27,12 +26,11 @@ class Rendered(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Images are drawn by one process per core, started by "spawn": JAX may already run
     threads in this process, which a fork would break. As always with spawn, a script
-    that prepares the dataset needs its ``if __name__ == "__main__":``.
+    that prepares it needs its ``if __name__ == "__main__":``.
     """
 
     name = "rendered"
     VERSION = tfds.core.Version(scene.VERSION)
-    split_sizes = scene.SPLITS
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = (scene.SIZE, scene.SIZE, 3)
@@ -50,39 +48,24 @@ class Rendered(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager):
         del dl_manager
-        return {split: self._generate_examples(split) for split in self.split_sizes}
+        return {split: self._generate_examples(split) for split in scene.SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        count = sum(self.split_sizes[split])
+        count = sum(scene.SPLITS[split])
         for index, (png, label) in enumerate(_draw_all(split, range(count))):
             yield index, {"image": io.BytesIO(png), "label": label}
-
-
-def prepare(data_dir: str | pathlib.Path) -> Rendered:
-    """Returns the builder with its images drawn; later calls find them on disk.
-
-    Args:
-      data_dir: Where TFDS keeps datasets; ``rendered/<version>`` is made below it.
-
-    Example:
-      ``prepare("~/tensorflow_datasets").as_data_source("train")[0]["image"].shape``
-      is ``(300, 300, 3)``.
-    """
-    tfds.disable_progress_bar()  # its bars would break through ours
-    builder = Rendered(data_dir=data_dir, file_format="array_record")
-    builder.download_and_prepare()
-    return builder
 
 
 def _draw_all(split: str, indices: range) -> Iterator[tuple[bytes, int]]:
     """Yields each image as PNG, and its label, in order, drawn on all cores."""
     spawn = multiprocessing.get_context("spawn")
-    console = rich.get_console()
+    console = rich.console.Console(stderr=True)
     with concurrent.futures.ProcessPoolExecutor(mp_context=spawn) as pool:
         yield from rich.progress.track(
             pool.map(scene.draw_png, [split] * len(indices), indices, chunksize=4),
             description=f"Drawing {split} images",
             total=len(indices),
+            console=console,
             disable=not console.is_terminal,
         )
 

@@ -1,0 +1,1 @@
+"""Drawings of horses and humans, in NumPy: bodies, light, scenery."""

@@ -66,7 +66,7 @@ def human(rng: random.Random) -> tuple[Body, str]:
     lean = pose.lean + rng.uniform(-5, 5)
     chest = along((0.0, 1.0, 0.0), 0.36, 180 - lean)
     _torso(body, chest, look)
-    if look.skirt and max(pose.hips) < 60:
+    if look.skirt and max(pose.hips) < 30:
         _skirt(body, look)
     for i, side in enumerate((1, -1)):
         hip, arm = pose.hips[i] + _slack(rng), pose.arms[i] + _slack(rng)
@@ -118,8 +118,8 @@ def _torso(body: Body, chest: Vector, look: _Look) -> None:
 def _skirt(body: Body, look: _Look) -> None:
     for pleat in range(0, 360, 24):
         c, s = cos(pleat), sin(pleat)
-        waist, hem = (0.04 * c, 1.0, 0.07 * s), (0.19 * c, 0.58, 0.22 * s)
-        body.bone(waist, hem, (0.085, 0.06), look.shirt, look.print)
+        waist, hem = (0.05 * c, 1.02, 0.09 * s), (0.19 * c, 0.58, 0.22 * s)
+        body.bone(waist, hem, (0.095, 0.06), look.shirt, look.print)
 
 
 def _leg(body, side: int, hip: float, knee: float, out: float, look: _Look) -> None:
@@ -172,7 +172,7 @@ def _hair(body: Body, on_head, look: _Look) -> None:
     if cap:
         for side in (-0.045, 0.0, 0.045):
             brim = on_head(0.18, 0.105, side), on_head(0.17, 0.18, side)
-            body.bone(*brim, (0.03, 0.02), look.cap)
+            body.bone(*brim, (0.042, 0.03), look.cap)
     if look.style == "long":
         back = (nape[0], nape[1] - 0.22, nape[2])
         body.bone(on_head(0.13, -0.045), back, (0.09, 0.06), look.hair)

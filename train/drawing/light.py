@@ -86,25 +86,44 @@ def shadow(body: Body, light: Light, pitch: float, size: int) -> np.ndarray:
     """
     half = size // 2
     dark = np.zeros((half, half), np.float32)
-    x = (np.arange(half, dtype=np.float32) * 2 + 1)[None]
     y = size - (np.arange(half, dtype=np.float32) * 2 + 1)[:, None]
     z = y / np.float32(-sin(pitch))
     for capsule in body:
-        _darken(dark, capsule, light, (x, z))
+        _darken(dark, _flatten(capsule, light.direction), z)
     return enlarge(dark)
 
 
-def _darken(dark: np.ndarray, capsule: Capsule, light: Light, ground) -> None:
-    lx, ly, lz = light.direction
+def _flatten(capsule: Capsule, direction: Vector) -> Capsule:
+    """Returns the capsule moved along the light to the ground, its heights kept."""
+
+    def drop(point: Vector) -> Vector:
+        slide = point[1] / direction[1]
+        x, z = point[0] - slide * direction[0], point[2] - slide * direction[2]
+        return (x, point[1], z)
+
+    return dataclasses.replace(
+        capsule, start=drop(capsule.start), end=drop(capsule.end)
+    )
+
+
+def _darken(dark: np.ndarray, capsule: Capsule, z: np.ndarray) -> None:
+    """Adds a shadow, the softer the higher what casts it, at every other pixel."""
+    f32 = np.float32
     (ax, ah, az), (bx, bh, bz) = capsule.start, capsule.end
-    x, z = ground[0] - np.float32(ax - ah * lx / ly), ground[1]
-    z = z - np.float32(az - ah * lz / ly)
-    dx, dz = (bx - ax) - (bh - ah) * lx / ly, (bz - az) - (bh - ah) * lz / ly
-    length = max(dx * dx + dz * dz, 1e-6)
-    t = np.clip((x * np.float32(dx) + z * np.float32(dz)) / np.float32(length), 0, 1)
-    x, z = x - t * np.float32(dx), z - t * np.float32(dz)
-    dr, dh = capsule.end_radius - capsule.start_radius, bh - ah
-    radius = np.float32(capsule.start_radius) + t * np.float32(dr)
-    soft = np.float32(3 + 0.12 * max(ah, 0)) + t * np.float32(0.12 * dh)
-    inside = (radius - np.sqrt(x * x + z * z)) / np.maximum(soft, 2) + 0.5
-    np.maximum(dark, np.clip(inside, 0, 1), out=dark)
+    margin = max(capsule.start_radius, capsule.end_radius) + 3 + 0.12 * max(ah, bh)
+    first = max(0, math.floor((min(ax, bx) - margin) / 2))
+    last = min(len(dark), math.ceil((max(ax, bx) + margin) / 2) + 1)
+    if first >= last:
+        return
+    x = (np.arange(first, last, dtype=f32) * 2 + 1)[None] - f32(ax)
+    z = z - f32(az)
+    dx, dz = bx - ax, bz - az
+    t = (x * f32(dx) + z * f32(dz)) / f32(max(dx * dx + dz * dz, 1e-6))
+    t = np.clip(t, 0, 1)
+    x, z = x - t * f32(dx), z - t * f32(dz)
+    radius = f32(capsule.start_radius)
+    radius = radius + t * f32(capsule.end_radius - capsule.start_radius)
+    soft = f32(3 + 0.12 * ah) + t * f32(0.12 * (bh - ah))
+    inside = (radius - np.sqrt(x * x + z * z)) / soft + f32(0.5)
+    part = dark[:, first:last]
+    np.maximum(part, np.clip(inside, 0, 1), out=part)

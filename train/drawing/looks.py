@@ -54,10 +54,11 @@ def jitter(rng: random.Random, colour: Vector) -> Vector:
 
 def cloth(rng: random.Random) -> Vector:
     """Returns a colour of clothes: vivid, or now and then like that of a coat."""
-    if rng.random() < 0.35:
+    if rng.random() < 0.15:
         return jitter(rng, pick(rng, [coat[0] for coat in COATS.values()]))
-    high = rng.uniform(0.6, 0.95)
-    low = high * rng.uniform(0.05, 0.35)
+    high = rng.uniform(0.6, 0.92)
+    low = high * rng.uniform(0.08, 0.35)
     middle = rng.uniform(low, high)
-    red, green, blue = pick(rng, list(itertools.permutations((high, middle, low))))
-    return (red, green, blue)
+    hues = list(itertools.permutations((high, middle, low)))
+    # Warm hues twice as often: on average, clothes are as warm as coats.
+    return pick(rng, hues + hues[:2])

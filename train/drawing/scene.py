@@ -50,7 +50,7 @@ def draw_png(split: str, index: int) -> tuple[bytes, int]:
     """Returns what ``draw`` does, the picture as a PNG file."""
     picture, label = draw(split, index)
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG", compress_level=3)
+    Image.fromarray(picture).save(file, "PNG", compress_level=1)
     return file.getvalue(), label
 
 
@@ -92,7 +92,7 @@ def _place(rng: random.Random, body: Body, pitch: float) -> Body:
     body = body.turned(rng.uniform(0, 360), axis=1)
     left, right, bottom, top = body.turned(pitch, axis=0).bounds()
     width, height = right - left, top - bottom
-    scale = SIZE * rng.uniform(0.6, 0.9) / math.sqrt(width * height)
+    scale = SIZE * rng.uniform(0.7, 1.0) / math.sqrt(width * height)
     scale = min(scale, SIZE * rng.uniform(0.9, 1.15) / max(width, height))
     width, height = scale * width, scale * height
     x = rng.uniform(-0.15 * width, SIZE - 0.85 * width)
@@ -116,9 +116,11 @@ def _pattern(rng: random.Random, kind: str) -> np.ndarray:
 
 
 def _develop(rng: random.Random, picture: np.ndarray) -> np.ndarray:
-    """Returns the picture as bytes, exposed at random and with a little grain."""
-    exposure = np.float32(rng.uniform(0.8, 1.15))
+    """Returns the picture as bytes, grainy and exposed half way to mid grey."""
+    levels = (picture * np.float32(255)).astype(np.int32)
+    brightness = int(levels.sum(dtype=np.int64)) / levels.size  # exact, in any order
+    exposure = math.sqrt(115 / brightness) * rng.uniform(0.94, 1.06)
     grain = np.frombuffer(rng.randbytes(SIZE * SIZE), np.uint8).reshape(1, SIZE, SIZE)
     grain = (grain.astype(np.float32) - np.float32(127.5)) * np.float32(0.04)
-    levels = np.floor(picture * (np.float32(255) * exposure) + grain + np.float32(0.5))
+    levels = np.floor(picture * np.float32(255 * exposure) + grain + np.float32(0.5))
     return np.clip(levels, 0, 255).astype(np.uint8).transpose(1, 2, 0)
