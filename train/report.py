@@ -173,7 +173,9 @@ class Reporter:
         self.say(epoch_header())
         self.progress.start()
         self.task = self.progress.add_task(
-            "", total=self.config.epochs * self.steps, status=""
+            f"epoch 1/{self.config.epochs}",
+            total=self.config.epochs * self.steps,
+            status=f"step 0/{self.steps}",
         )
 
     def step(self, seen: int, loss: float, accuracy: float) -> None:
