@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from train.config import Config, check
+from train.config import Config, check, complain
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -32,11 +32,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except data.DataError as error:
         return complain(error, 1)
     return 0
-
-
-def complain(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":
