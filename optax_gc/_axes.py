@@ -165,6 +165,8 @@ def resolve(tree: PyTree, spec: AxesSpec) -> PyTree:
 
 def notes(leaves: Sequence[Leaf], spec: AxesSpec) -> list[str]:
     """Returns what `spec` asks for in vain: idle patterns, no leaf centralized."""
+    if not leaves:  # `optax.tree.map_params` looks at the state of an empty tree
+        return []
     patterns = spec if isinstance(spec, Mapping) else {}
     deciding = {
         next((pattern for pattern in patterns if fnmatchcase(leaf.path, pattern)), "")

@@ -155,3 +155,11 @@ def test_gradients_of_another_structure_than_the_parameters_are_refused_by_the_c
     state = tx.init({"kernel": jnp.ones((3, 2))})
     with pytest.raises(ValueError, match="weights"):
         tx.update({"weights": jnp.ones((3, 2))}, state)
+
+
+def test_an_empty_tree_is_no_reason_to_warn():
+    tx = optax.chain(centralize_gradients({"head/*": None}), optax.trace(0.9))
+    state = tx.init({"head": {"kernel": jnp.ones((3, 2))}, "kernel": jnp.ones((3, 2))})
+    # It initializes a tree with no leaves to tell the state's leaves apart.
+    zeroed = optax.tree.map_params(tx, lambda leaf: 0 * leaf + 1, state)
+    assert jnp.array_equal(zeroed[1].trace["kernel"], jnp.ones((3, 2)))

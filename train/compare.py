@@ -15,7 +15,13 @@ from typing import Literal
 
 import tyro
 
-from train.config import Config, Training, check, complain
+from train.config import (
+    Config,
+    Training,
+    check,
+    complain,
+    use_compilation_cache,
+)
 
 Arm = Literal["none", "gradient", "update"]
 Protocol = Literal["paired", "published"]
@@ -87,6 +93,7 @@ def main(args: Sequence[str] | None = None) -> int:
             check(config)
     except ValueError as error:
         return complain(error, 2)
+    use_compilation_cache()
     from train import data
 
     try:

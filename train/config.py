@@ -16,6 +16,17 @@ def default_data_dir() -> pathlib.Path:
     return pathlib.Path(path).expanduser()
 
 
+def use_compilation_cache() -> None:
+    """Has JAX keep what it compiles in the user's cache folder, unless told where.
+
+    To be called before JAX is imported.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    folder = pathlib.Path(cache).expanduser() / "optax_gc" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
     """How a run trains, whatever its arm and its seed."""

@@ -1,0 +1,183 @@
+"""Times an epoch of ours against peers that do the same work, one after the other.
+
+python benchmarks/epoch.py --keras-python ENV/bin/python --torch-python ENV/bin/python
+
+Each contender is a process of its own: the same images, model, batch and augmentation.
+They take turns for some rounds, so that a slow minute of the machine falls on all. The
+first epoch of a process, in which some compile, is not counted.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from train import data
+
+PEERS = pathlib.Path(__file__).parent / "peers"
+MATMUL = """
+import json, time, jax, jax.numpy as jnp
+multiply, a = jax.jit(jnp.matmul), jnp.ones((2048, 2048))
+multiply(a, a).block_until_ready()
+start = time.perf_counter()
+for _ in range(20): a_squared = multiply(a, a).block_until_ready()
+print(json.dumps({"flop_per_second": 20 * 2 * 2048**3 / (time.perf_counter() - start)}))
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Times an epoch of ours against peers, in turn."""
+
+    keras_python: pathlib.Path | None = None
+    """Interpreter with keras, tensorflow and jax; runs Keras on both backends."""
+
+    torch_python: pathlib.Path | None = None
+    """Interpreter with torch."""
+
+    rounds: int = 2
+    """How often each contender has its turn."""
+
+    epochs: int = 3
+    """Epochs in a turn; the first is not counted."""
+
+    batch_size: int = 128
+    """Images in a step."""
+
+    dataset: str = "auto"
+    """Which images, as `python -m train.horses` names them."""
+
+    data_dir: pathlib.Path = dataclasses.field(default_factory=data.default_data_dir)
+    """Folder of TensorFlow Datasets."""
+
+
+@dataclasses.dataclass
+class Result:
+    """What the turns of one contender gave."""
+
+    epoch_seconds: list[float] = dataclasses.field(default_factory=list)
+    peak_bytes: int = 0
+
+
+def ours(options, name, workdir):
+    """Returns the command that trains with this repository, and its environment."""
+    command = [sys.executable, "-m", "train.horses", "--no-gc", "--no-evaluate"]
+    command += ["--dataset", name, "--data-dir", str(options.data_dir)]
+    command += ["--epochs", str(options.epochs), "--workdir", str(workdir)]
+    return [*command, "--batch-size", str(options.batch_size)], {}
+
+
+def contenders(options, name, folder):
+    """Returns the command and environment of each, by name."""
+    arguments = [str(folder / "images.npz"), options.epochs, options.batch_size]
+    arguments = [str(argument) for argument in arguments]
+    commands = {"optax_gc": ours(options, name, folder / "run")}
+    if options.keras_python:
+        command = [options.keras_python, PEERS / "keras_epoch.py", *arguments]
+        for backend in ("tensorflow", "jax"):
+            commands[f"Keras on {backend}"] = command, {"KERAS_BACKEND": backend}
+    if options.torch_python:
+        command = [options.torch_python, PEERS / "torch_epoch.py", *arguments]
+        commands["PyTorch"] = command, {}
+    return commands
+
+
+def run(command, environment):
+    """Returns a process's JSON lines and its peak memory in bytes."""
+    process = subprocess.Popen(
+        command,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    output, errors = process.stdout.read(), process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{command} failed: {errors}")
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    return lines, usage.ru_maxrss * 1024
+
+
+def take_turn(command, environment, folder):
+    """Returns the seconds of the counted epochs, and the process's peak memory."""
+    lines, peak = run(command, environment)
+    record = folder / "run" / "metrics.jsonl"
+    if record.exists():  # ours tells its epochs there
+        lines = [json.loads(line) for line in record.read_text().splitlines()]
+        shutil.rmtree(record.parent)
+    return [line["epoch_seconds"] for line in lines][1:], peak
+
+
+def flop_per_image(side):
+    """Returns the multiplications and additions of one image's training step."""
+    total, channels = 0, 3
+    for features in (16, 32, 64, 64, 64):
+        side = side - 2
+        layer = 2 * side**2 * 9 * channels * features
+        # Value, kernel's gradient, and, but for the first layer, the image's.
+        total += layer * (2 if channels == 3 else 3)
+        side, channels = side // 2, features
+    return total + 3 * 2 * (side**2 * channels * 512 + 512)
+
+
+def report(results, flop, flop_per_second):
+    """Prints medians, their ratios to ours, and peak memory."""
+    floor = flop / statistics.median(flop_per_second)
+    medians = {
+        name: statistics.median(result.epoch_seconds)
+        for name, result in results.items()
+    }
+    table = Table("", "epoch, s", "range, s", "ours / it", "peak memory, GB")
+    for name, result in results.items():
+        seconds = result.epoch_seconds
+        table.add_row(
+            name,
+            f"{medians[name]:.1f}",
+            f"{min(seconds):.1f} to {max(seconds):.1f}",
+            f"{medians['optax_gc'] / medians[name]:.2f}",
+            f"{result.peak_bytes / 1e9:.2f}",
+        )
+    table.add_row("arithmetic floor", f"{floor:.1f}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"The floor is {flop / 1e12:.2f} TFLOP an epoch at the "
+        f"{flop / floor / 1e9:.0f} GFLOP/s of a 2048x2048 float32 product."
+    )
+
+
+def main(options):
+    dataset = data.load(options.dataset, options.data_dir)
+    images, labels = dataset.train.images, dataset.train.labels
+    name = dataset.name.split("/")[0]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        np.savez(folder / "images.npz", images=images, labels=labels)
+        commands = contenders(options, name, folder)
+        results = {contender: Result() for contender in commands}
+        flop_per_second = []
+        for _ in range(options.rounds):
+            lines, _ = run([sys.executable, "-c", MATMUL], {})
+            flop_per_second.append(lines[0]["flop_per_second"])
+            for contender, (command, environment) in commands.items():
+                seconds, peak = take_turn(command, environment, folder)
+                result = results[contender]
+                result.epoch_seconds += seconds
+                result.peak_bytes = max(result.peak_bytes, peak)
+                print(f"{contender}: {', '.join(f'{s:.1f}' for s in seconds)} s")
+    report(results, len(labels) * flop_per_image(images.shape[1]), flop_per_second)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,148 @@
+"""The benchmarks count and compare what they say; no time is asserted."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import overhead
+import pytest
+import tpu_aot
+import trees
+from jax.sharding import Mesh
+
+# Four chips, kernel sharded on its fan-in: a prefetch, a reduction, a fused update.
+HLO = """\
+HloModule jit_update
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[]{:T(128)} parameter(0)
+  %b = f32[]{:T(128)} parameter(1)
+  ROOT %sum = f32[]{:T(128)} add(%a, %b)
+}
+
+ENTRY %main (p: f32[64,256], g: f32[64,256], s: bf16[8]) -> (f32[64,256], bf16[8]) {
+  %p = f32[64,256]{1,0:T(8,128)} parameter(0)
+  %g = f32[64,256]{1,0:T(8,128)} parameter(1)
+  %s = bf16[8]{0:T(256)} parameter(2)
+  %zero = f32[]{:T(128)} constant(0)
+  %copy-start = (f32[64,256]{1,0:T(8,128)S(1)}, f32[64,256]{1,0:T(8,128)}, \
+u32[]{:S(2)}) copy-start(%g)
+  %copy-done = f32[64,256]{1,0:T(8,128)S(1)} copy-done(%copy-start)
+  %slice-start = ((f32[64,256]{1,0:T(8,128)}), f32[32,256]{1,0:T(8,128)S(1)}, \
+s32[]{:S(2)}) slice-start(%p), slice={[0:32], [0:256]}
+  %slice-done = f32[32,256]{1,0:T(8,128)S(1)} slice-done(%slice-start)
+  %reduce = f32[256]{0:T(256)S(1)} reduce(%copy-done, %zero), to_apply=%add
+  %sum-start = f32[256]{0:T(256)S(1)} all-reduce-start(%reduce), to_apply=%add
+  %sum-done = f32[256]{0:T(256)S(1)} all-reduce-done(%sum-start)
+  %all-gather = bf16[32]{0:T(256)} all-gather(%s), dimensions={0}
+  %fusion = (f32[64,256]{1,0:T(8,128)}, /*index=1*/f32[256]{0:T(256)S(1)}) \
+fusion(%p, %copy-done, %sum-done), kind=kLoop, calls=%add
+  %new = f32[64,256]{1,0:T(8,128)} get-tuple-element(%fusion), index=0
+  ROOT %tuple = (f32[64,256]{1,0:T(8,128)}, bf16[8]{0:T(256)}) tuple(%new, %s)
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny() -> trees.Tree:
+    return trees.many_leaves(4)
+
+
+@pytest.fixture(scope="module")
+def compiled(tiny):
+    return overhead.compile_updates(overhead.OPTIMIZERS["rmsprop"], tiny)
+
+
+@pytest.mark.parametrize(
+    ("make", "parameters"),
+    [
+        pytest.param(trees.cnn, 1_704_097, id="cnn"),
+        pytest.param(trees.resnet50, 25_557_032, id="resnet50"),
+        pytest.param(trees.gpt2, 124_439_808, id="gpt2"),
+    ],
+)
+def test_tree_has_the_published_number_of_parameters(make, parameters):
+    assert trees.count(make()) == parameters
+
+
+def test_cnn_tree_is_that_of_the_experiments_network():
+    from train.model import CNN
+
+    images = jax.ShapeDtypeStruct((1, 300, 300, 3), jnp.float32)
+    variables = jax.eval_shape(CNN().init, jax.random.key(0), images)
+    assert variables["params"] == trees.cnn()
+
+
+@pytest.mark.parametrize("leaves", [10, 100])
+def test_many_leaves_are_as_many_as_asked_for(leaves):
+    assert len(jax.tree.leaves(trees.many_leaves(leaves))) == leaves
+
+
+def test_each_arm_is_timed_in_each_round(tiny, compiled):
+    rmsprop = overhead.OPTIMIZERS["rmsprop"]
+    seconds = overhead.time_updates(compiled, rmsprop, tiny, rounds=3)
+    assert {name: len(times) for name, times in seconds.items()} == {
+        "alone": 3,
+        "optax_gc": 3,
+        "optax.centralize": 3,
+    }
+
+
+def test_ratio_is_taken_round_by_round():
+    seconds = {"alone": [1.0, 2.0, 4.0], "optax_gc": [1.0, 3.0, 8.0]}
+    assert overhead.ratio(seconds, "optax_gc") == "1.50 [1.25, 1.75]"
+
+
+def test_centralizing_accesses_more_bytes_than_the_floor(tiny, compiled):
+    alone, ours = (
+        overhead.bytes_per_parameter(compiled[name], tiny)
+        for name in ("alone", "optax_gc")
+    )
+    assert overhead.FLOOR["rmsprop"] <= alone < ours
+
+
+def test_quick_mode_prints_every_table(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["overhead.py", "--quick", "--rounds", "1"])
+    monkeypatch.setattr(trees, "cnn", lambda: trees.many_leaves(4))
+    with jax.numpy_dtype_promotion("standard"):  # Adam's decay ** count promotes
+        overhead.main()
+    printed = capsys.readouterr().out
+    for title in ("Update time", "Bytes a parameter", "Milliseconds a leaf"):
+        assert title in printed
+
+
+def test_collectives_are_counted_with_the_bytes_of_their_operands():
+    assert tpu_aot.collectives(HLO) == {
+        "all-reduce": (1, 256 * 4),
+        "all-gather": (1, 8 * 2),
+    }
+
+
+def test_prefetched_array_is_counted_once():
+    kernel, zero, gathered = 64 * 256 * 4, 4, (8 + 32) * 2
+    prefetched = kernel + kernel // 2  # the gradient, and half of the weights
+    updated = 2 * kernel  # the weights, read and written
+    assert tpu_aot.hbm_bytes(HLO) == prefetched + zero + gathered + updated
+
+
+@pytest.mark.parametrize(
+    ("layout", "spec"),
+    [
+        pytest.param("replicated", (), id="replicated"),
+        pytest.param("outputs", (None, ("x", "y")), id="outputs"),
+        pytest.param("fan-in", (("x", "y"),), id="fan-in"),
+    ],
+)
+def test_kernels_are_sharded_as_named_and_biases_never(layout, spec):
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("x", "y"))
+    layer = tpu_aot.shard(trees.many_leaves(2), layout, mesh)["Dense_0"]
+    assert tuple(layer["kernel"].sharding.spec) == spec
+    assert tuple(layer["bias"].sharding.spec) == ()
+
+
+def test_missing_libtpu_is_one_line_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tpu_aot.py"])
+    monkeypatch.setattr(tpu_aot.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"^libtpu is not installed: pip install .+$"):
+        tpu_aot.main()
