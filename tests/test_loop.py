@@ -76,7 +76,7 @@ def test_seed_and_epoch_decide_the_order_and_it_mixes_the_whole_set():
 def test_a_partial_batch_is_weighted_by_its_images(count, per_turn):
     indices = jnp.array([6, 2, 4, 1, 3, 0, 0, 0])
     step = functools.partial(loop.train_step, augmented=False, per_turn=per_turn)
-    state, totals = jax.jit(step)(
+    state, totals, removed = jax.jit(step)(
         linear_state(optax.sgd(1.0)),
         SPLIT,
         indices,
@@ -118,7 +118,7 @@ def test_the_step_does_not_depend_on_the_images_taken_at_a_time():
         apply_fn=model.apply, params=variables["params"], tx=optax.sgd(1.0)
     )
     batch = jnp.array([3, 1, 6, 0]), jnp.array(4), jax.random.key(5)
-    (one, totals), (all_, all_totals) = (
+    (one, totals, _), (all_, all_totals, _) = (
         jax.jit(functools.partial(loop.train_step, augmented=True, per_turn=per_turn))(
             state, SPLIT, *batch
         )

@@ -3,7 +3,11 @@
 import dataclasses
 import os
 import pathlib
+import sys
 from typing import Literal
+
+Optimizer = Literal["rmsprop", "sgd", "adam", "adamw"]
+Placement = Literal["gradient", "update"]
 
 
 def default_data_dir() -> pathlib.Path:
@@ -24,14 +28,8 @@ def use_compilation_cache() -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    """Trains a CNN on Horses or Humans, with or without Gradient Centralization.
-
-    The defaults are those of the published Keras example.
-    """
-
-    gc: bool = False
-    """Centralize the gradient of every weight vector before RMSprop."""
+class Training:
+    """How a run trains, whatever its arm and its seed."""
 
     dataset: Literal["auto", "horses_or_humans", "rendered"] = "auto"
     """The published images, the embedded drawings, or the first of these two that can
@@ -47,17 +45,38 @@ class Config:
     batch_size: int = 128
     """Images in a step; the last step of an epoch takes what is left."""
 
-    learning_rate: float = 1e-4
-    """Step size of RMSprop, per step."""
+    optimizer: Optimizer = "rmsprop"
+    """RMSprop as in Keras; SGD with momentum 0.9; Adam; AdamW with decay 1e-4."""
 
-    seed: int = 0
-    """Seed of the initial parameters, shuffling, augmentation and dropout."""
+    learning_rate: float = 1e-4
+    """Step size of the optimizer, per step."""
 
     augment: bool = True
     """Flip, rotate and zoom the training images at random."""
 
     evaluate: bool = True
     """Measure loss and accuracy on the held-out images after every epoch."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Training):
+    """Trains a CNN on Horses or Humans, with or without Gradient Centralization.
+
+    The defaults are those of the published Keras example.
+    """
+
+    gc: bool = False
+    """Centralize the gradient of every weight vector."""
+
+    placement: Placement = "gradient"
+    """With --gc: centralize the gradient, before the optimizer, or the update that the
+    optimizer made of it, with its weight decay."""
+
+    seed: int = 0
+    """Seed of the initial parameters, shuffling, augmentation and dropout."""
+
+    init_from: pathlib.Path | None = None
+    """Folder of an earlier run, to start from its final parameters."""
 
     workdir: pathlib.Path | None = None
     """New folder for the run's files; by default the next free one below runs/."""
@@ -75,5 +94,13 @@ def check(config: Config) -> None:
         raise ValueError(
             f"--learning-rate must be a positive number, got {config.learning_rate}."
         )
+    if config.placement == "update" and not config.gc:
+        raise ValueError("--placement update needs --gc, got --no-gc.")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"--seed must lie in [0, 2**32), got {config.seed}.")
+
+
+def complain(error: Exception, status: int) -> int:
+    """Tells the user of an error in one line and returns the exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return status

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from train.config import Config, check, use_compilation_cache
+from train.config import Config, check, complain, use_compilation_cache
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -33,11 +33,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except data.DataError as error:
         return complain(error, 1)
     return 0
-
-
-def complain(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

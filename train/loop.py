@@ -13,13 +13,15 @@ import optax
 from flax.training.train_state import TrainState
 from jax import Array
 
-from optax_gc import centralize_gradients
+from optax_gc import centralize_gradients, describe, removed_energy
 from train import checkpoint, data, report
 from train.augment import augment
 from train.config import Config
 from train.model import CNN
 
 RMSPROP_EPSILON = 1e-7  # Keras's, added inside the square root
+MOMENTUM = 0.9
+WEIGHT_DECAY = 1e-4
 
 
 class Images(NamedTuple):
@@ -37,9 +39,19 @@ class Totals(NamedTuple):
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns RMSprop as Keras has it, after Gradient Centralization if asked for."""
-    rmsprop = optax.rmsprop(config.learning_rate, eps=RMSPROP_EPSILON, eps_in_sqrt=True)
-    return optax.chain(centralize_gradients(), rmsprop) if config.gc else rmsprop
+    """Returns the configured optimizer with Gradient Centralization in its place."""
+    scale = {
+        "rmsprop": optax.scale_by_rms(eps=RMSPROP_EPSILON, eps_in_sqrt=True),
+        "sgd": optax.trace(MOMENTUM),
+        "adam": optax.scale_by_adam(),
+        "adamw": optax.chain(
+            optax.scale_by_adam(), optax.add_decayed_weights(WEIGHT_DECAY)
+        ),
+    }[config.optimizer]
+    parts = [centralize_gradients(), scale] if config.gc else [scale]
+    if config.placement == "update":
+        parts.reverse()
+    return optax.chain(*parts, optax.scale_by_learning_rate(config.learning_rate))
 
 
 def init_state(
@@ -103,8 +115,9 @@ def train_step(
     *,
     augmented: bool,
     per_turn: int,
-) -> tuple[TrainState, Totals]:
-    """Returns the state after one step on a batch, and the batch's totals.
+) -> tuple[TrainState, Totals, Any]:
+    """Returns the state after one step on a batch, the batch's totals, and the share
+    of each gradient's energy that centralizing takes (or would take) away.
 
     The randomness of an image is keyed by the step and the image's position in the
     batch, so the result does not depend on how many images are worked on at a time.
@@ -142,7 +155,7 @@ def train_step(
         functools.partial(jax.grad(loss, has_aux=True), state.params), count, per_turn
     )
     grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
-    return state.apply_gradients(grads=grads), totals
+    return state.apply_gradients(grads=grads), totals, removed_energy(grads)
 
 
 def evaluate(state: TrainState, split: Images, *, per_turn: int) -> Totals:
@@ -175,7 +188,7 @@ def epoch_batches(
 class Program(NamedTuple):
     """The two compiled functions of a run, and the seconds that compiling took."""
 
-    train_step: Callable[..., tuple[TrainState, Totals]]
+    train_step: Callable[..., tuple[TrainState, Totals, Any]]
     evaluate: Callable[..., Totals] | None
     compile_seconds: float
 
@@ -206,20 +219,66 @@ def train_epoch(
     batches: list[tuple[np.ndarray, int]],
     key: Array,
     on_step: Callable[[int, float, float], None],
-) -> tuple[TrainState, float, float]:
-    """Takes one step a batch; returns the state and the epoch's loss and accuracy.
+) -> tuple[TrainState, float, float, Any]:
+    """Takes one step a batch.
 
     Args:
       on_step: called after each step with the number of images so far and their mean
         loss and accuracy.
+
+    Returns:
+      The state, the epoch's loss and accuracy, and `removed_energy`, its mean over the
+      steps.
     """
     loss, correct, seen = 0.0, 0.0, 0
+    removed = []
     for indices, count in batches:
-        state, totals = program.train_step(state, split, indices, np.int32(count), key)
+        state, totals, energy = program.train_step(
+            state, split, indices, np.int32(count), key
+        )
         loss, correct = loss + float(totals.loss), correct + float(totals.correct)
+        removed.append(jax.device_get(energy))
         seen += count
         on_step(seen, loss / seen, correct / seen)
-    return state, loss / seen, correct / seen
+    mean_removed = jax.tree.map(lambda *shares: np.mean(shares), *removed)
+    return state, loss / seen, correct / seen, mean_removed
+
+
+def mean_drift(params: Any, start: Any) -> Any:
+    """Returns how far the fan-in means of each leaf are from those at the start.
+
+    The root mean square over the output units, in the units of the weights; 0 where
+    nothing is centralized. GC conserves these means under SGD.
+    """
+    change = jax.tree.map(jnp.subtract, params, start)
+    gc = centralize_gradients()
+    centralized, _ = gc.update(change, gc.init(change))
+    # What centralizing takes from the change is the change of the means.
+    return jax.tree.map(
+        lambda x, y: jnp.sqrt(jnp.mean(jnp.square(x - y))), change, centralized
+    )
+
+
+def by_path(tree: Any, like: Any) -> dict[str, float]:
+    """Returns the scalars of `tree` at the leaves of `like` that GC centralizes."""
+    rows = describe(like).rows
+    values = jax.tree.leaves(jax.device_get(tree))
+    return {
+        row.path: float(value)
+        for row, value in zip(rows, values, strict=True)
+        if row.axes is not None
+    }
+
+
+def initial_state(
+    config: Config, key: Array, image_shape: tuple[int, ...]
+) -> TrainState:
+    """Returns the state to start from: fresh, or with an earlier run's parameters."""
+    state = init_state(key, image_shape, optimizer(config))
+    if config.init_from is None:
+        return state
+    params = checkpoint.load_params(config.init_from / "params")
+    return state.replace(params=jax.tree.map(jnp.asarray, params))
 
 
 def fit(config: Config, reporter: report.Reporter) -> TrainState:
@@ -237,9 +296,9 @@ def fit(config: Config, reporter: report.Reporter) -> TrainState:
     train = Images(*jax.device_put((dataset.train.images, dataset.train.labels)))
     test = Images(*jax.device_put((dataset.test.images, dataset.test.labels)))
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    image_shape = train.images.shape[1:]
-    state = init_state(init_key, image_shape, optimizer(config))
-    reporter.model(CNN(), state.params, image_shape)
+    state = initial_state(config, init_key, train.images.shape[1:])
+    start_params = jax.device_get(state.params)
+    reporter.model(CNN(), state.params, train.images.shape[1:])
     program = compile_program(config, state, train, test)
     reporter.compiled(program.compile_seconds)
     for epoch in range(1, config.epochs + 1):
@@ -247,17 +306,31 @@ def fit(config: Config, reporter: report.Reporter) -> TrainState:
         batches = epoch_batches(
             config.seed, epoch, len(train.labels), config.batch_size
         )
-        state, loss, accuracy = train_epoch(
+        state, loss, accuracy, removed = train_epoch(
             program, state, train, batches, step_key, reporter.step
         )
         seconds = time.perf_counter() - start
-        test_loss = test_accuracy = None
-        if program.evaluate:
-            totals = program.evaluate(state, test)
-            test_loss, test_accuracy = (float(x) / len(test.labels) for x in totals)
         reporter.epoch(
-            report.Epoch(epoch, seconds, loss, accuracy, test_loss, test_accuracy)
+            report.Epoch(
+                epoch, seconds, loss, accuracy, *evaluated(program, state, test)
+            ),
+            {
+                "removed_energy": by_path(removed, start_params),
+                "mean_drift": by_path(
+                    mean_drift(state.params, start_params), start_params
+                ),
+            },
         )
     checkpoint.save_params(reporter.workdir / "params", state.params)
     reporter.finish()
     return state
+
+
+def evaluated(
+    program: Program, state: TrainState, test: Images
+) -> tuple[float | None, float | None]:
+    """Returns the held-out loss and accuracy, or Nones where evaluation is off."""
+    if program.evaluate is None:
+        return None, None
+    loss, correct = program.evaluate(state, test)
+    return float(loss) / len(test.labels), float(correct) / len(test.labels)

@@ -1,12 +1,14 @@
 """What a run shows and leaves behind: terminal lines, records and curves."""
 
 import dataclasses
+import datetime
 import importlib.metadata
 import json
 import math
 import pathlib
 import platform
 import subprocess
+import time
 from typing import Any
 
 import jax
@@ -160,7 +162,7 @@ class Reporter:
         self.say()
         self.console.print(layer_table(model, params, image_shape))
         if self.config.gc:
-            self.say("\nGradient Centralization, before RMSprop")
+            self.say(f"\nGradient Centralization of the {self.config.placement}")
             self.say(str(describe(params)))
         else:
             self.say("\nNo Gradient Centralization")
@@ -188,12 +190,21 @@ class Reporter:
             status=f"step {step}/{self.steps} loss {loss:.4f} accuracy {accuracy:.4f}",
         )
 
-    def epoch(self, epoch: Epoch) -> None:
-        """Shows the epoch's line and appends it to metrics.jsonl."""
+    def epoch(self, epoch: Epoch, diagnostics: dict[str, dict[str, float]]) -> None:
+        """Shows the epoch's line; appends to metrics.jsonl and diagnostics.jsonl.
+
+        Args:
+          epoch: its metrics.
+          diagnostics: for each of them its value at each leaf, by path.
+        """
         self.history.append(epoch)
         self.say(epoch_line(epoch, self.config.epochs))
-        with (self.workdir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(dataclasses.asdict(epoch)) + "\n")
+        self.append("metrics.jsonl", dataclasses.asdict(epoch))
+        self.append("diagnostics.jsonl", {"epoch": epoch.epoch, **diagnostics})
+
+    def append(self, name: str, line: dict[str, Any]) -> None:
+        with (self.workdir / name).open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
     def finish(self) -> None:
         """Shows the result; writes summary.json and curves.png."""
@@ -211,7 +222,7 @@ class Reporter:
                 "compile_seconds": self.compile_seconds,
                 "dataset": self.dataset_name,
                 "gc": self.config.gc,
-                "placement": "gradient" if self.config.gc else "none",
+                "placement": self.config.placement if self.config.gc else "none",
                 "seed": self.config.seed,
             },
         )
@@ -222,6 +233,49 @@ class Reporter:
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         text = json.dumps(value, indent=2, default=str)
         (self.workdir / name).write_text(text + "\n")
+
+
+class Overall:
+    """Progress over many runs: a bar in a terminal, else a line an epoch."""
+
+    def __init__(self, console: rich.console.Console, epochs: int):
+        self.console = console
+        self.done = 0
+        self.total = epochs
+        self.start = time.monotonic()
+        self.progress = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("left"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("", total=epochs)
+
+    def epoch(self, run: str, epoch: Epoch, epochs: int) -> None:
+        """Shows that a run has finished an epoch, and the time left for all runs."""
+        self.done += 1
+        seconds = (time.monotonic() - self.start) / self.done
+        left = datetime.timedelta(seconds=round(seconds * (self.total - self.done)))
+        line = f"{run:16} {epoch_line(epoch, epochs)}"
+        self.progress.update(self.task, advance=1, description=run)
+        if self.console.is_terminal:
+            self.console.print(line, highlight=False)
+        else:
+            self.console.print(f"{line}   {left} left", highlight=False, soft_wrap=True)
+
+
+class Member(Reporter):
+    """Keeps the record of one run of many, and shows its epochs among theirs."""
+
+    def __init__(self, workdir: pathlib.Path, overall: Overall):
+        super().__init__(workdir, rich.console.Console(quiet=True))
+        self.overall = overall
+
+    def epoch(self, epoch: Epoch, diagnostics: dict[str, dict[str, float]]) -> None:
+        super().epoch(epoch, diagnostics)
+        self.overall.epoch(self.workdir.name, epoch, self.config.epochs)
 
 
 def layer_table(

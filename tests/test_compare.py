@@ -1,0 +1,94 @@
+"""Paired arms: what is run, what is shared, what is not run twice."""
+
+import numpy as np
+import pytest
+
+from train import compare, results
+
+
+def options(**kwargs):
+    return compare.Comparison(**kwargs)
+
+
+def test_every_seed_has_every_arm():
+    runs = compare.plan(options(seeds=2, first_seed=3))
+    assert list(runs) == [
+        f"{arm}-seed{seed}" for seed in (3, 4) for arm in ("none", "gradient", "update")
+    ]
+    arms = {name: (run.gc, run.placement, run.seed) for name, run in runs.items()}
+    assert arms["none-seed3"] == (False, "gradient", 3)
+    assert arms["gradient-seed3"] == (True, "gradient", 3)
+    assert arms["update-seed4"] == (True, "update", 4)
+
+
+def test_arms_differ_in_nothing_else():
+    runs = compare.plan(options(seeds=1, optimizer="sgd", learning_rate=0.1, epochs=3))
+    fields = [
+        {k: v for k, v in vars(run).items() if k not in ("gc", "placement", "workdir")}
+        for run in runs.values()
+    ]
+    assert fields[0] == fields[1] == fields[2]
+    assert (fields[0]["optimizer"], fields[0]["epochs"]) == ("sgd", 3)
+
+
+def test_the_published_protocol_trains_on_with_and_without_gc(tmp_path):
+    runs = compare.plan(options(protocol="published", seeds=1, out=tmp_path))
+    assert list(runs) == ["first-seed0", "then-gc-seed0", "then-none-seed0"]
+    first, then_gc, then_none = runs.values()
+    assert first.init_from is None
+    assert then_gc.init_from == then_none.init_from == first.workdir
+    assert (first.gc, then_gc.gc, then_none.gc) == (False, True, False)
+    assert then_gc.seed == then_none.seed != first.seed
+
+
+@pytest.fixture(scope="module")
+def compared(data_dir, tmp_path_factory):
+    """A comparison of one epoch on the small images, called twice."""
+    out = tmp_path_factory.mktemp("compare")
+    args = [
+        "--dataset=horses_or_humans", f"--data-dir={data_dir}", "--epochs=1",
+        "--batch-size=4", "--seeds=1", "--optimizer=sgd", "--learning-rate=0.01",
+        f"--out={out}",
+    ]  # fmt: skip
+    assert compare.main([*args, "--arms", "none"]) == 0
+    half_done = out / "update-seed0"
+    half_done.mkdir()
+    (half_done / "metrics.jsonl").write_text("half a record\n")
+    before = (out / "none-seed0" / "summary.json").stat().st_mtime_ns
+    assert compare.main(args) == 0
+    assert (out / "none-seed0" / "summary.json").stat().st_mtime_ns == before
+    return {run.arm: run for run in results.read_runs(out)}, out
+
+
+def test_a_finished_run_is_kept_and_a_half_done_one_done_anew(compared):
+    runs, out = compared
+    assert list(runs) == ["none", "gradient", "update"]
+    assert len(runs["update"].epochs) == 1
+    for name in ("curves", "energy", "drift", "times"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_with_sgd_the_fan_in_means_drift_without_gc_and_stay_with_it(compared):
+    runs, _ = compared
+    drift = {arm: run.diagnostics[0]["mean_drift"] for arm, run in runs.items()}
+    assert set(drift["none"]) == {
+        *(f"Conv_{i}/kernel" for i in range(5)), "Dense_0/kernel", "Dense_1/kernel",
+    }  # fmt: skip
+    assert all(value > 1e-7 for value in drift["none"].values())
+    for arm in ("gradient", "update"):
+        assert all(value < 1e-8 for value in drift[arm].values())
+
+
+def test_arms_see_the_same_first_batch(compared):
+    runs, _ = compared
+    energies = [run.diagnostics[0]["removed_energy"] for run in runs.values()]
+    assert all(0 < value < 1 for value in energies[0].values())
+    losses = [run.epochs[0]["train_loss"] for run in runs.values()]
+    np.testing.assert_allclose(losses, losses[0], rtol=0.05)
+
+
+def test_a_placement_without_gc_is_refused(capsys):
+    from train import horses
+
+    assert horses.main(["--placement=update"]) == 2
+    assert "--placement update needs --gc" in capsys.readouterr().err

@@ -1,0 +1,148 @@
+"""Command line: the same training with and without GC, over paired seeds.
+
+    python -m train.compare --seeds 5
+
+Within a seed all arms share the initial parameters, the order of the images, their
+augmentation and dropout. A finished run is never repeated; call it again to go on.
+"""
+
+import dataclasses
+import pathlib
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+import tyro
+
+from train.config import (
+    Config,
+    Training,
+    check,
+    complain,
+    use_compilation_cache,
+)
+
+Arm = Literal["none", "gradient", "update"]
+Protocol = Literal["paired", "published"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison(Training):
+    """Compares arms: no GC, GC on the gradient, GC on the optimizer's update."""
+
+    protocol: Protocol = "paired"
+    """Fresh initial parameters in every arm; or the published example's: train without
+    GC, then train on from there with GC, and, as its control, on without."""
+
+    arms: tuple[Arm, ...] = ("none", "gradient", "update")
+    """Arms of the paired protocol."""
+
+    seeds: int = 5
+    """Number of seeds; they count from --first-seed."""
+
+    first_seed: int = 0
+    """The first seed."""
+
+    out: pathlib.Path = pathlib.Path("runs/compare")
+    """Folder for the runs' records, one folder a run, and the pictures."""
+
+
+def plan(options: Comparison) -> dict[str, Config]:
+    """Returns the configuration of every run by its name, in the order to run them."""
+    shared = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(Training)
+    }
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    runs = paired if options.protocol == "paired" else published
+    named = {
+        f"{name}-seed{seed}": arm for seed in seeds for name, arm in runs(options, seed)
+    }
+    return {
+        name: Config(**shared, **arm, workdir=options.out / name)
+        for name, arm in named.items()
+    }
+
+
+def paired(options: Comparison, seed: int) -> list[tuple[str, dict]]:
+    """Returns the arms of a seed, each from the same fresh parameters."""
+    placed = {"none": {"gc": False}, "gradient": {"gc": True}}
+    placed["update"] = {"gc": True, "placement": "update"}
+    return [(arm, {**placed[arm], "seed": seed}) for arm in options.arms]
+
+
+def published(options: Comparison, seed: int) -> list[tuple[str, dict]]:
+    """Returns the example's two halves, and the second half without GC."""
+    first = options.out / f"first-seed{seed}"
+    # Another seed for the second half: it is to see new augmentation and dropout.
+    on = {"seed": seed + 1000, "init_from": first}
+    return [
+        ("first", {"gc": False, "seed": seed}),
+        ("then-gc", {"gc": True, **on}),
+        ("then-none", {"gc": False, **on}),
+    ]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
+    options = tyro.cli(Comparison, args=args, prog="python -m train.compare")
+    try:
+        runs = plan(options)
+        for config in runs.values():
+            check(config)
+    except ValueError as error:
+        return complain(error, 2)
+    use_compilation_cache()
+    from train import data
+
+    try:
+        run_all(runs)
+    except data.DataError as error:
+        return complain(error, 1)
+    show(options)
+    return 0
+
+
+def run_all(runs: dict[str, Config]) -> None:
+    """Runs what is not finished yet, showing how far it is and the time left."""
+    import rich.console
+
+    from train import loop, report
+
+    open_runs = [
+        config
+        for config in runs.values()
+        if not (config.workdir / "summary.json").exists()
+    ]
+    console = rich.console.Console()
+    console.print(f"{len(runs) - len(open_runs)} of {len(runs)} runs are finished.")
+    overall = report.Overall(console, sum(config.epochs for config in open_runs))
+    with overall.progress:
+        for config in open_runs:
+            # An unfinished run starts anew: half a record is no record.
+            shutil.rmtree(config.workdir, ignore_errors=True)
+            config.workdir.mkdir(parents=True)
+            loop.fit(config, report.Member(config.workdir, overall))
+
+
+def show(options: Comparison) -> None:
+    """Prints the tables and draws the pictures of the finished runs."""
+    import rich.console
+
+    from train import results
+
+    runs = results.read_runs(options.out)
+    baseline = "none" if options.protocol == "paired" else "then-none"
+    console = rich.console.Console()
+    for header, rows in (
+        results.arms_table(runs),
+        results.differences_table(runs, baseline),
+        results.raw_table(runs),
+    ):
+        console.print(results.terminal_table(header, rows))
+    results.plot_all(runs, options.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
