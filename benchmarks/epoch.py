@@ -1,6 +1,6 @@
 """Times an epoch of ours against peers that do the same work, one after the other.
 
-python benchmarks/epoch.py --keras-python ENV/bin/python --torch-python ENV/bin/python
+python -m benchmarks.epoch --keras-python ENV/bin/python --torch-python ENV/bin/python
 
 Each contender is a process of its own: the same images, model, batch and augmentation.
 They take turns for some rounds, so that a slow minute of the machine falls on all. The
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from train import data
+from train.config import default_data_dir
 
 PEERS = pathlib.Path(__file__).parent / "peers"
 MATMUL = """
@@ -57,7 +58,7 @@ class Options:
     dataset: str = "auto"
     """Which images, as `python -m train.horses` names them."""
 
-    data_dir: pathlib.Path = dataclasses.field(default_factory=data.default_data_dir)
+    data_dir: pathlib.Path = dataclasses.field(default_factory=default_data_dir)
     """Folder of TensorFlow Datasets."""
 
 
@@ -98,13 +99,13 @@ def run(command, environment):
         command,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
-    output, errors = process.stdout.read(), process.stderr.read()
+    output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise RuntimeError(f"{command} failed: {errors}")
+        raise RuntimeError(f"{command} failed:\n{output}")
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return lines, usage.ru_maxrss * 1024
 

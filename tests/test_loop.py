@@ -10,17 +10,18 @@ import pytest
 from flax import linen as nn
 from flax.training.train_state import TrainState
 
-from train import loop
+from train import data, loop
 from train.config import Config
 
 SIDE = (
     94  # pixels; the smallest image that five convolutions and pools leave a pixel of
 )
 RNG = np.random.default_rng(0)
-SPLIT = loop.Images(
-    jnp.array(RNG.integers(0, 256, (7, SIDE, SIDE, 3), np.uint8)),
-    jnp.array([0, 1, 1, 0, 1, 0, 0], jnp.int32),
+SPLIT = data.Split(
+    RNG.integers(0, 256, (7, SIDE, SIDE, 3), np.uint8),
+    np.array([0, 1, 1, 0, 1, 0, 0], np.int32),
 )
+MESH = loop.all_devices()
 
 
 def linear(variables, images, train=False, rngs=None):
@@ -46,23 +47,34 @@ def by_hand(rows):
     return losses, (logits > 0) == labels, gradient
 
 
+def deal(indices, batch_size):
+    """The batch on the devices, and how many images count."""
+    return loop.deal(SPLIT, np.array(indices), batch_size, MESH), np.int32(len(indices))
+
+
+@functools.cache
+def step(augmented, per_turn):
+    """The compiled train step."""
+    options = {"mesh": MESH, "augmented": augmented, "per_turn": per_turn}
+    return jax.jit(functools.partial(loop.train_step, **options))
+
+
 @pytest.mark.parametrize(("size", "batch_size"), [(1027, 128), (256, 128), (5, 128)])
 def test_an_epoch_covers_each_image_exactly_once(size, batch_size):
     batches = loop.epoch_batches(0, 1, size, batch_size)
-    assert [count for _, count in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    seen = np.concatenate([indices[:count] for indices, count in batches])
-    assert sorted(seen) == list(range(size))
-    assert all(indices.shape == (batch_size,) for indices, _ in batches)
+    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    assert 0 < len(batches[-1]) <= batch_size
+    assert sorted(np.concatenate(batches)) == list(range(size))
 
 
 def test_the_published_epoch_has_nine_steps_the_last_of_three_images():
-    counts = [count for _, count in loop.epoch_batches(0, 1, 1027, 128)]
+    counts = [len(batch) for batch in loop.epoch_batches(0, 1, 1027, 128)]
     assert counts == [128] * 8 + [3]
 
 
 def test_seed_and_epoch_decide_the_order_and_it_mixes_the_whole_set():
     first, again, epoch, seed = (
-        np.concatenate([rows for rows, _ in loop.epoch_batches(*key, 1024, 128)])
+        np.concatenate(loop.epoch_batches(*key, 1024, 128))
         for key in ((0, 1), (0, 1), (0, 2), (1, 1))
     )
     np.testing.assert_array_equal(first, again)
@@ -71,31 +83,39 @@ def test_seed_and_epoch_decide_the_order_and_it_mixes_the_whole_set():
     assert abs(np.corrcoef(first, np.arange(1024))[0, 1]) < 0.1
 
 
+@pytest.mark.parametrize("batch_size", [5, 6, 8])
+def test_a_dealt_batch_has_its_images_at_their_positions(batch_size):
+    indices = [6, 2, 4, 1, 3]
+    batch, count = deal(indices, batch_size)
+    assert len(batch.labels) >= batch_size
+    for position, index in enumerate(indices):
+        (row,) = np.flatnonzero(batch.positions == position)
+        assert np.array_equal(batch.images[row], SPLIT.images[index])
+        assert batch.labels[row] == SPLIT.labels[index]
+    assert count == 5
+
+
 @pytest.mark.parametrize("per_turn", [1, 2, 3, 8])
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_a_partial_batch_is_weighted_by_its_images(count, per_turn):
-    indices = jnp.array([6, 2, 4, 1, 3, 0, 0, 0])
-    step = functools.partial(loop.train_step, augmented=False, per_turn=per_turn)
-    state, totals, removed = jax.jit(step)(
-        linear_state(optax.sgd(1.0)),
-        SPLIT,
-        indices,
-        jnp.array(count),
-        jax.random.key(0),
-    )
-    losses, correct, gradient = by_hand(np.array(indices[:count]))
+    indices = [6, 2, 4, 1, 3][:count]
+    before = linear_state(optax.sgd(1.0))
+    batch = deal(indices, 8)
+    state, totals, _ = step(False, per_turn)(before, *batch, jax.random.key(0))
+    losses, correct, gradient = by_hand(np.array(indices))
     np.testing.assert_allclose(totals.loss, losses.sum(), rtol=1e-5)
     assert float(totals.correct) == correct.sum()
-    before = linear_state(optax.sgd(1.0)).params
     for name, expected in gradient.items():
         np.testing.assert_allclose(
-            before[name] - state.params[name], expected, rtol=1e-4, atol=1e-6
+            before.params[name] - state.params[name], expected, rtol=1e-4, atol=1e-6
         )
 
 
 @pytest.mark.parametrize("per_turn", [1, 2, 7, 16])
 def test_evaluation_counts_each_image_once(per_turn):
-    totals = loop.evaluate(linear_state(optax.sgd(1.0)), SPLIT, per_turn=per_turn)
+    state = linear_state(optax.sgd(1.0))
+    batch = deal(range(7), 7)
+    totals = loop.evaluate(state, *batch, mesh=MESH, per_turn=per_turn)
     losses, correct, _ = by_hand(np.arange(7))
     np.testing.assert_allclose(totals.loss, losses.sum(), rtol=1e-5)
     assert float(totals.correct) == correct.sum()
@@ -117,12 +137,9 @@ def test_the_step_does_not_depend_on_the_images_taken_at_a_time():
     state = TrainState.create(
         apply_fn=model.apply, params=variables["params"], tx=optax.sgd(1.0)
     )
-    batch = jnp.array([3, 1, 6, 0]), jnp.array(4), jax.random.key(5)
+    batch = *deal([3, 1, 6, 0], 4), jax.random.key(5)
     (one, totals, _), (all_, all_totals, _) = (
-        jax.jit(functools.partial(loop.train_step, augmented=True, per_turn=per_turn))(
-            state, SPLIT, *batch
-        )
-        for per_turn in (1, 4)
+        step(True, per_turn)(state, *batch) for per_turn in (1, 4)
     )
     np.testing.assert_allclose(totals.loss, all_totals.loss, rtol=1e-5)
     for before, ours, theirs in zip(
@@ -133,11 +150,9 @@ def test_the_step_does_not_depend_on_the_images_taken_at_a_time():
 
 
 def test_augmentation_changes_the_step():
-    batch = jnp.array([3, 1, 6, 0]), jnp.array(4), jax.random.key(5)
+    batch = *deal([3, 1, 6, 0], 4), jax.random.key(5)
     plain, augmented = (
-        loop.train_step(
-            linear_state(optax.sgd(1.0)), SPLIT, *batch, augmented=augmented, per_turn=4
-        )[1].loss
+        step(augmented, 4)(linear_state(optax.sgd(1.0)), *batch)[1].loss
         for augmented in (False, True)
     )
     assert plain != augmented

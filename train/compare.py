@@ -20,7 +20,7 @@ from train.config import (
     Training,
     check,
     complain,
-    use_compilation_cache,
+    prepare_jax,
 )
 
 Arm = Literal["none", "gradient", "update"]
@@ -93,7 +93,7 @@ def main(args: Sequence[str] | None = None) -> int:
             check(config)
     except ValueError as error:
         return complain(error, 2)
-    use_compilation_cache()
+    prepare_jax()
     from train import data
 
     try:

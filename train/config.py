@@ -6,6 +6,8 @@ import pathlib
 import sys
 from typing import Literal
 
+MAX_CPU_DEVICES = 16
+
 Optimizer = Literal["rmsprop", "sgd", "adam", "adamw"]
 Placement = Literal["gradient", "update"]
 
@@ -16,15 +18,19 @@ def default_data_dir() -> pathlib.Path:
     return pathlib.Path(path).expanduser()
 
 
-def use_compilation_cache() -> None:
-    """Has JAX keep what it compiles in the user's cache folder, unless told where.
+def prepare_jax() -> None:
+    """Sets what JAX is to do on this machine, unless the environment says otherwise.
 
-    To be called before JAX is imported.
+    It keeps what it compiles in the user's cache folder, and counts each core of a CPU
+    as a device. To be called before JAX is imported.
     """
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     folder = pathlib.Path(cache).expanduser() / "optax_gc" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        cores = len(os.sched_getaffinity(0))
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(cores, MAX_CPU_DEVICES)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

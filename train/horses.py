@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from train.config import Config, check, complain, use_compilation_cache
+from train.config import Config, check, complain, prepare_jax
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(args: Sequence[str] | None = None) -> int:
         check(config)
     except ValueError as error:
         return complain(error, 2)
-    use_compilation_cache()
+    prepare_jax()
     # Imported here, not above, because JAX would slow --help down.
     import rich.console
 

@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,8 @@ import numpy as np
 import optax
 from flax.training.train_state import TrainState
 from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from optax_gc import centralize_gradients, describe, removed_energy
 from train import checkpoint, data, report
@@ -24,11 +26,17 @@ MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
 
 
-class Images(NamedTuple):
-    """A split on the device: uint8 `(N, H, W, 3)` and int32 labels `(N,)`."""
+class Batch(NamedTuple):
+    """Images that share a step, spread over the devices along the first axis.
 
-    images: Array
-    labels: Array
+    uint8 `(B, H, W, 3)`, int32 labels `(B,)`, and each image's int32 position `(B,)`
+    in the batch. Positions past the batch's count are padding. They are dealt out to
+    the devices in turn, so that every device has its share of a short batch.
+    """
+
+    images: Array | np.ndarray
+    labels: Array | np.ndarray
+    positions: Array | np.ndarray
 
 
 class Totals(NamedTuple):
@@ -63,12 +71,18 @@ def init_state(
     return TrainState.create(apply_fn=model.apply, params=variables["params"], tx=tx)
 
 
-def images_per_turn(batch_size: int) -> int:
-    """Returns how many images of a batch are worked on at a time.
+def all_devices() -> Mesh:
+    """Returns the mesh of all devices, over which batches are split."""
+    return jax.make_mesh((jax.device_count(),), ("batch",))
 
-    On a CPU a few, so that their activations stay in cache; elsewhere the whole batch.
+
+def images_per_turn(batch_size: int) -> int:
+    """Returns how many images a device works on at a time.
+
+    On a CPU a few, so that their activations stay in cache; elsewhere its whole share.
     """
-    return min(8, batch_size) if jax.default_backend() == "cpu" else batch_size
+    share = math.ceil(batch_size / jax.device_count())
+    return min(8, share) if jax.default_backend() == "cpu" else share
 
 
 def sum_over_images(
@@ -106,13 +120,28 @@ def weighted_totals(logits: Array, labels: Array, weights: Array) -> Totals:
     return Totals(jnp.sum(weights * losses), jnp.sum(weights * correct))
 
 
+def on_each_device(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function(x, batch)` of each device's share of a batch, summed over them.
+
+    `x` is the same on all devices, and so is the sum.
+    """
+
+    def summed(x: Any, batch: Batch) -> Any:
+        return jax.lax.psum(function(x, batch), "batch")
+
+    # Unchecked, because the zeros that sums start from are the same on all devices.
+    return jax.shard_map(
+        summed, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P(), check_vma=False
+    )
+
+
 def train_step(
     state: TrainState,
-    split: Images,
-    indices: Array,
+    batch: Batch,
     count: Array,
     key: Array,
     *,
+    mesh: Mesh,
     augmented: bool,
     per_turn: int,
 ) -> tuple[TrainState, Totals, Any]:
@@ -120,19 +149,18 @@ def train_step(
     of each gradient's energy that centralizing takes (or would take) away.
 
     The randomness of an image is keyed by the step and the image's position in the
-    batch, so the result does not depend on how many images are worked on at a time.
+    batch, so the result does not depend on the number of devices or of images in a
+    turn.
 
     Args:
       state: parameters and optimizer state.
-      split: the whole training split.
-      indices: int32 `(B,)`, the batch's images; those from `count` on are padding.
+      batch: the batch, padded to a multiple of the devices.
       count: number of images in the batch, int32 scalar.
       key: the key of the run's steps.
+      mesh: the devices.
       augmented: whether to flip, rotate and zoom.
-      per_turn: images worked on at a time.
+      per_turn: images that a device works on at a time.
     """
-
-    step_key = jax.random.fold_in(key, state.step)
 
     def logit(params: Any, image: Array, image_key: Array) -> Array:
         augment_key, dropout_key = jax.random.split(image_key)
@@ -144,45 +172,67 @@ def train_step(
             rngs={"dropout": dropout_key},
         )[0]
 
-    def loss(params: Any, positions: Array, weights: Array) -> tuple[Array, Totals]:
-        images, labels = (x[indices[positions]] for x in split)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, positions)
-        logits = jax.vmap(logit, (None, 0, 0))(params, images, keys)
-        totals = weighted_totals(logits, labels, weights)
-        return totals.loss, totals
+    def gradients(inputs: tuple[Any, Array, Array], share: Batch) -> tuple[Any, Totals]:
+        params, count, step_key = inputs
 
-    grads, totals = sum_over_images(
-        functools.partial(jax.grad(loss, has_aux=True), state.params), count, per_turn
-    )
+        def loss(params: Any, rows: Array, weights: Array) -> tuple[Array, Totals]:
+            images, labels, positions = (x[rows] for x in share)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, positions)
+            logits = jax.vmap(logit, (None, 0, 0))(params, images, keys)
+            totals = weighted_totals(logits, labels, weights)
+            return totals.loss, totals
+
+        turn = functools.partial(jax.grad(loss, has_aux=True), params)
+        return sum_over_images(turn, jnp.sum(share.positions < count), per_turn)
+
+    step_key = jax.random.fold_in(key, state.step)
+    inputs = (state.params, count, step_key)
+    grads, totals = on_each_device(mesh, gradients)(inputs, batch)
     grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
     return state.apply_gradients(grads=grads), totals, removed_energy(grads)
 
 
-def evaluate(state: TrainState, split: Images, *, per_turn: int) -> Totals:
+def evaluate(
+    state: TrainState, split: Batch, count: Array, *, mesh: Mesh, per_turn: int
+) -> Totals:
     """Returns the totals over a whole split, without augmentation and dropout."""
 
-    def turn(positions: Array, weights: Array) -> Totals:
-        images, labels = (x[positions] for x in split)
-        logits = state.apply_fn(
-            {"params": state.params}, images.astype(jnp.float32) / 255
-        )
-        return weighted_totals(logits, labels, weights)
+    def score(inputs: tuple[Any, Array], share: Batch) -> Totals:
+        params, count = inputs
 
-    return sum_over_images(turn, len(split.labels), per_turn)
+        def turn(rows: Array, weights: Array) -> Totals:
+            images, labels = share.images[rows], share.labels[rows]
+            images = images.astype(jnp.float32) / 255
+            logits = state.apply_fn({"params": params}, images)
+            return weighted_totals(logits, labels, weights)
+
+        return sum_over_images(turn, jnp.sum(share.positions < count), per_turn)
+
+    return on_each_device(mesh, score)((state.params, count), split)
+
+
+def deal(split: data.Split, indices: np.ndarray, batch_size: int, mesh: Mesh) -> Batch:
+    """Returns the batch of the images `indices` on the devices, dealt out in turn.
+
+    It is padded to `batch_size`, and that to a multiple of the devices.
+    """
+    size = math.ceil(batch_size / mesh.size) * mesh.size
+    padded = np.pad(indices, (0, size - len(indices)))
+    order = np.arange(size, dtype=np.int32).reshape(-1, mesh.size).T.ravel()
+    rows = padded[order]
+    batch = Batch(split.images[rows], split.labels[rows], order)
+    return jax.device_put(batch, NamedSharding(mesh, P("batch")))
 
 
 def epoch_batches(
     seed: int, epoch: int, size: int, batch_size: int
-) -> list[tuple[np.ndarray, int]]:
-    """Returns an epoch's batches: `(batch_size,)` int32 indices and how many count.
+) -> list[np.ndarray]:
+    """Returns the indices of an epoch's batches, int64, each image once.
 
-    Every image occurs once; the last batch holds what is left, padded with zeros.
+    All batches have `batch_size` images but the last, which has what is left.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(size).astype(np.int32)
-    steps = math.ceil(size / batch_size)
-    rows = np.pad(order, (0, steps * batch_size - size)).reshape(steps, batch_size)
-    counts = [min(batch_size, size - step * batch_size) for step in range(steps)]
-    return list(zip(rows, counts, strict=True))
+    order = np.random.default_rng((seed, epoch)).permutation(size)
+    return np.split(order, range(batch_size, size, batch_size))
 
 
 class Program(NamedTuple):
@@ -194,35 +244,46 @@ class Program(NamedTuple):
 
 
 def compile_program(
-    config: Config, state: TrainState, train: Images, test: Images
+    config: Config, state: TrainState, test: Batch, mesh: Mesh
 ) -> Program:
     """Compiles the train step, and the evaluation if it is wanted, ahead of time."""
     start = time.perf_counter()
     per_turn = images_per_turn(config.batch_size)
-    step = functools.partial(train_step, augmented=config.augment, per_turn=per_turn)
-    indices = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    size = math.ceil(config.batch_size / mesh.size) * mesh.size
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            (size, *x.shape[1:]), x.dtype, sharding=x.sharding
+        ),
+        test,
+    )
     count = jax.ShapeDtypeStruct((), jnp.int32)
     key = jax.eval_shape(jax.random.key, 0)
-    lowered = jax.jit(step, donate_argnums=0).lower(state, train, indices, count, key)
+    step = functools.partial(
+        train_step, mesh=mesh, augmented=config.augment, per_turn=per_turn
+    )
+    lowered = jax.jit(step, donate_argnums=0).lower(state, batch, count, key)
     compiled_step = lowered.compile()
     compiled_evaluate = None
     if config.evaluate:
-        evaluation = functools.partial(evaluate, per_turn=per_turn)
-        compiled_evaluate = jax.jit(evaluation).lower(state, test).compile()
+        evaluation = functools.partial(evaluate, mesh=mesh, per_turn=per_turn)
+        compiled_evaluate = jax.jit(evaluation).lower(state, test, count).compile()
     return Program(compiled_step, compiled_evaluate, time.perf_counter() - start)
 
 
 def train_epoch(
     program: Program,
     state: TrainState,
-    split: Images,
-    batches: list[tuple[np.ndarray, int]],
+    batches: Iterable[tuple[Batch, int]],
     key: Array,
     on_step: Callable[[int, float, float], None],
 ) -> tuple[TrainState, float, float, Any]:
     """Takes one step a batch.
 
     Args:
+      program: the compiled functions.
+      state: the state at the start.
+      batches: each batch and the number of images in it.
+      key: the key of the run's steps.
       on_step: called after each step with the number of images so far and their mean
         loss and accuracy.
 
@@ -232,10 +293,12 @@ def train_epoch(
     """
     loss, correct, seen = 0.0, 0.0, 0
     removed = []
-    for indices, count in batches:
-        state, totals, energy = program.train_step(
-            state, split, indices, np.int32(count), key
-        )
+    batches = iter(batches)
+    batch = next(batches, None)
+    while batch is not None:
+        images, count = batch
+        state, totals, energy = program.train_step(state, images, np.int32(count), key)
+        batch = next(batches, None)  # made ready while the devices work
         loss, correct = loss + float(totals.loss), correct + float(totals.correct)
         removed.append(jax.device_get(energy))
         seen += count
@@ -293,44 +356,47 @@ def fit(config: Config, reporter: report.Reporter) -> TrainState:
     """
     dataset = data.load(config.dataset, config.data_dir)
     reporter.start(config, dataset)
-    train = Images(*jax.device_put((dataset.train.images, dataset.train.labels)))
-    test = Images(*jax.device_put((dataset.test.images, dataset.test.labels)))
+    mesh = all_devices()
+    test = deal(dataset.test, np.arange(len(dataset.test)), len(dataset.test), mesh)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    state = initial_state(config, init_key, train.images.shape[1:])
+    state = initial_state(config, init_key, dataset.train.images.shape[1:])
+    state = jax.device_put(state, NamedSharding(mesh, P()))
     start_params = jax.device_get(state.params)
-    reporter.model(CNN(), state.params, train.images.shape[1:])
-    program = compile_program(config, state, train, test)
+    reporter.model(CNN(), state.params, dataset.train.images.shape[1:])
+    program = compile_program(config, state, test, mesh)
     reporter.compiled(program.compile_seconds)
     for epoch in range(1, config.epochs + 1):
         start = time.perf_counter()
-        batches = epoch_batches(
-            config.seed, epoch, len(train.labels), config.batch_size
+        indices = epoch_batches(
+            config.seed, epoch, len(dataset.train), config.batch_size
+        )
+        batches = (
+            (deal(dataset.train, rows, config.batch_size, mesh), len(rows))
+            for rows in indices
         )
         state, loss, accuracy, removed = train_epoch(
-            program, state, train, batches, step_key, reporter.step
+            program, state, batches, step_key, reporter.step
         )
         seconds = time.perf_counter() - start
+        held_out = evaluated(program, state, test, len(dataset.test))
+        drift = mean_drift(state.params, start_params)
         reporter.epoch(
-            report.Epoch(
-                epoch, seconds, loss, accuracy, *evaluated(program, state, test)
-            ),
+            report.Epoch(epoch, seconds, loss, accuracy, *held_out),
             {
                 "removed_energy": by_path(removed, start_params),
-                "mean_drift": by_path(
-                    mean_drift(state.params, start_params), start_params
-                ),
+                "mean_drift": by_path(drift, start_params),
             },
         )
-    checkpoint.save_params(reporter.workdir / "params", state.params)
+    checkpoint.save_params(reporter.workdir / "params", jax.device_get(state.params))
     reporter.finish()
     return state
 
 
 def evaluated(
-    program: Program, state: TrainState, test: Images
+    program: Program, state: TrainState, test: Batch, count: int
 ) -> tuple[float | None, float | None]:
     """Returns the held-out loss and accuracy, or Nones where evaluation is off."""
     if program.evaluate is None:
         return None, None
-    loss, correct = program.evaluate(state, test)
-    return float(loss) / len(test.labels), float(correct) / len(test.labels)
+    totals = program.evaluate(state, test, np.int32(count))
+    return float(totals.loss) / count, float(totals.correct) / count

@@ -22,19 +22,22 @@ class EpochSeconds(keras.callbacks.Callback):
 
 
 def batches(images, labels, batch_size):
-    augment = keras.Sequential(
-        [
-            layers.RandomFlip("horizontal_and_vertical"),
-            layers.RandomRotation(0.3),
-            layers.RandomZoom(0.2),
-        ]
+    # One by one: a Sequential works in `tf.data` on the TensorFlow backend only.
+    augmentations = (
+        layers.RandomFlip("horizontal_and_vertical"),
+        layers.RandomRotation(0.3),
+        layers.RandomZoom(0.2),
     )
+
+    def augment(batch, labels):
+        batch = tf.cast(batch, tf.float32) / 255
+        for layer in augmentations:
+            batch = layer(batch, training=True)
+        return batch, labels
+
     split = tf.data.Dataset.from_tensor_slices((images, labels))
     split = split.shuffle(len(labels)).batch(batch_size)
-    split = split.map(
-        lambda x, y: (augment(tf.cast(x, tf.float32) / 255, training=True), y),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
+    split = split.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
     return split.prefetch(tf.data.AUTOTUNE)
 
 

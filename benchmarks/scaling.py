@@ -1,0 +1,80 @@
+"""Shows how an epoch's time and memory grow with batch, image size and images.
+
+python -m benchmarks.scaling
+
+Each row is a process of its own that trains on random images, and counts its second
+epoch. The model needs images of at least 94 pixels a side.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from train.config import Config, prepare_jax
+
+BATCH, SIDE, IMAGES = 128, 300, 1027  # the published experiment's
+ROWS = [
+    *((batch, SIDE, IMAGES) for batch in (16, 32, 64, 128, 256, 512, 1024)),
+    *((BATCH, side, IMAGES) for side in (100, 150, 600)),
+    *((BATCH, SIDE, images) for images in (128, 512, 4108)),
+]
+
+
+def row(batch, side, images):
+    """Returns the seconds of an epoch and this process's peak memory in bytes."""
+    prepare_jax()
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from train import data, loop
+
+    config = Config(batch_size=batch, evaluate=False)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (images, side, side, 3), np.uint8)
+    labels = rng.integers(0, 2, images, np.int32)
+    split, mesh = data.Split(pixels, labels), loop.all_devices()
+    test = loop.deal(split, np.arange(mesh.size), mesh.size, mesh)
+    init_key, step_key = jax.random.split(jax.random.key(0))
+    state = loop.init_state(init_key, pixels.shape[1:], loop.optimizer(config))
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    program = loop.compile_program(config, state, test, mesh)
+    for epoch in (1, 2):
+        start = time.perf_counter()
+        batches = (
+            (loop.deal(split, rows, batch, mesh), len(rows))
+            for rows in loop.epoch_batches(0, epoch, images, batch)
+        )
+        state, *_ = loop.train_epoch(program, state, batches, step_key, lambda *_: None)
+    seconds = time.perf_counter() - start
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main():
+    table = Table(
+        "batch", "image side", "images", "epoch, s", "ms an image", "peak, GB"
+    )
+    for batch, side, images in ROWS:
+        sizes = map(str, (batch, side, images))
+        command = [sys.executable, "-m", "benchmarks.scaling", *sizes]
+        output = subprocess.run(command, check=True, capture_output=True).stdout
+        seconds, peak = json.loads(output)
+        table.add_row(
+            *map(str, (batch, side, images)),
+            f"{seconds:.1f}",
+            f"{1000 * seconds / images:.1f}",
+            f"{peak / 1e9:.2f}",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        print(json.dumps(row(*map(int, sys.argv[1:]))))
+    else:
+        main()
