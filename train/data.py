@@ -64,7 +64,9 @@ def load(name: str, data_dir: pathlib.Path) -> Dataset:
     """
     absl.logging.set_verbosity(absl.logging.ERROR)
     builder, reason = choose(name, data_dir)
-    prepare(builder)
+    if not builder.is_prepared():
+        print(f"{builder.name}: {reason}", flush=True)
+        prepare(builder)
     return Dataset(
         name=f"{builder.name}/{builder.version}",
         reason=reason,
@@ -161,8 +163,8 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
             "name the folder of prepared data with --data-dir, "
             "or use --dataset rendered."
         )
-    verb = "Drawing" if drawn else "Downloading and preparing"
-    print(f"{verb} {builder.name} into {builder.data_dir}", flush=True)
+    verb = "Drawing, for a minute or two," if drawn else "Downloading and preparing"
+    print(f"{verb} into {builder.data_dir}", flush=True)
     if drawn or not sys.stderr.isatty():  # drawing has a bar of its own
         tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # its sizes are not ours
