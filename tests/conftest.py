@@ -16,6 +16,15 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_environment(tmp_path_factory) -> Iterator[None]:
+    """Keeps compiled programs among the tests, and what they set out of other tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.mktemp("jax")
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
+        yield
+
+
 def png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     PIL.Image.fromarray(image).save(file, "PNG")

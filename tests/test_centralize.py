@@ -104,7 +104,8 @@ def test_leaves_without_a_mean_pass_through_untouched():
 
 def test_an_empty_leaf_makes_no_nan():
     with jax.debug_nans(True):
-        got = update(centralize_gradients({"*": 0}), {"empty": jnp.ones((0, 2))})
+        tree = {"empty": jnp.ones((0, 2)), "kernel": KERNEL}
+        got = update(centralize_gradients({"*": 0}), tree)
     assert got["empty"].shape == (0, 2)
 
 
