@@ -145,6 +145,11 @@ def test_an_existing_workdir_is_not_overwritten(runs, data_dir, capsys):
             "--learning-rate must be a positive number, got -1.0.",
         ),
         (["--seed=-1"], "--seed must lie in [0, 2**32), got -1."),
+        (
+            ["--init-from=nowhere"],
+            "--init-from must be the folder of a finished run, got nowhere, "
+            "which has no params in it.",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -32,8 +32,7 @@ class Comparison(Training):
     """Compares arms: no GC, GC on the gradient, GC on the optimizer's update."""
 
     protocol: Protocol = "paired"
-    """Fresh initial parameters in every arm; or the published example's: train without
-    GC, then train on from there with GC, and, as its control, on without."""
+    """All arms from fresh parameters, or on from a first run, as in the example."""
 
     arms: tuple[Arm, ...] = ("none", "gradient", "update")
     """Arms of the paired protocol."""

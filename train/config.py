@@ -38,12 +38,10 @@ class Training:
     """How a run trains, whatever its arm and its seed."""
 
     dataset: Literal["auto", "horses_or_humans", "rendered"] = "auto"
-    """The published images, the embedded drawings, or the first of these two that can
-    be had."""
+    """The official images, the embedded drawings, or whichever of them can be had."""
 
     data_dir: pathlib.Path = dataclasses.field(default_factory=default_data_dir)
-    """Folder of TensorFlow Datasets: prepared images are read from it, others are
-    prepared into it."""
+    """Folder of TensorFlow Datasets, where images are looked for and prepared."""
 
     epochs: int = 10
     """Passes over the training images."""
@@ -75,8 +73,7 @@ class Config(Training):
     """Centralize the gradient of every weight vector."""
 
     placement: Placement = "gradient"
-    """With --gc: centralize the gradient, before the optimizer, or the update that the
-    optimizer made of it, with its weight decay."""
+    """What --gc centralizes: the gradient, or the update that the optimizer makes."""
 
     seed: int = 0
     """Seed of the initial parameters, shuffling, augmentation and dropout."""

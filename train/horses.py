@@ -16,6 +16,7 @@ def main(args: Sequence[str] | None = None) -> int:
     config = tyro.cli(Config, args=args, prog="python -m train.horses")
     try:
         check(config)
+        check_start(config)
     except ValueError as error:
         return complain(error, 2)
     prepare_jax()
@@ -33,6 +34,15 @@ def main(args: Sequence[str] | None = None) -> int:
     except data.DataError as error:
         return complain(error, 1)
     return 0
+
+
+def check_start(config: Config) -> None:
+    """Raises a `ValueError` if there are no parameters to start from."""
+    if config.init_from and not (config.init_from / "params").is_dir():
+        raise ValueError(
+            "--init-from must be the folder of a finished run, got "
+            f"{config.init_from}, which has no params in it."
+        )
 
 
 if __name__ == "__main__":
