@@ -29,7 +29,7 @@ def prepare_jax() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        cores = len(os.sched_getaffinity(0))
+        cores = os.cpu_count() or 1
         os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(cores, MAX_CPU_DEVICES)))
 
 
