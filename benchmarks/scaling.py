@@ -10,7 +10,6 @@ import json
 import resource
 import subprocess
 import sys
-import time
 
 import numpy as np
 from rich.console import Console
@@ -30,9 +29,9 @@ def row(batch, side, images):
     """Returns the seconds of an epoch and this process's peak memory in bytes."""
     prepare_jax()
     import jax
-    from jax.sharding import NamedSharding, PartitionSpec
 
-    from train import data, loop
+    from train import data, loop, processes
+    from train.checkpoint import Progress
 
     config = Config(batch_size=batch, evaluate=False)
     rng = np.random.default_rng(0)
@@ -42,17 +41,17 @@ def row(batch, side, images):
     test = loop.deal(split, np.arange(mesh.size), mesh.size, mesh)
     init_key, step_key = jax.random.split(jax.random.key(0))
     state = loop.init_state(init_key, pixels.shape[1:], loop.optimizer(config))
-    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    state = processes.replicate(state, mesh)
     program = loop.compile_program(config, state, test, mesh)
     for epoch in (1, 2):
-        start = time.perf_counter()
         batches = (
             (loop.deal(split, rows, batch, mesh), len(rows))
             for rows in loop.epoch_batches(0, epoch, images, batch)
         )
-        state, *_ = loop.train_epoch(program, state, batches, step_key, lambda *_: None)
-    seconds = time.perf_counter() - start
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        state, progress = loop.train_epoch(
+            program, state, batches, step_key, Progress(), lambda _: True
+        )
+    return progress.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main():

@@ -96,3 +96,69 @@ def silent_server() -> Iterator[str]:
     """The address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def make_dataset(
+    data_dir: pathlib.Path,
+    splits: dict[str, list[tuple[np.ndarray, int]]],
+    shape: tuple[int | None, ...],
+    classes: int,
+    name: str = "pictures",
+) -> None:
+    """Prepares a data set of images and labels as TFDS does.
+
+    Args:
+      data_dir: the folder of TensorFlow Datasets.
+      splits: the images and labels of each split.
+      shape: the shape of the images that the metadata declare.
+      classes: the number of classes that they declare.
+      name: the data set's name.
+    """
+    import tensorflow_datasets as tfds
+
+    class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=shape),
+                "label": tfds.features.ClassLabel(num_classes=classes),
+            }
+            features = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(split) for split in splits}
+
+        def _generate_examples(self, split):
+            for i, (image, label) in enumerate(splits[split]):
+                yield i, {"image": io.BytesIO(png(image)), "label": label}
+
+    Pictures.name = name
+    tfds.disable_progress_bar()
+    builder = Pictures(data_dir=data_dir)
+    builder.download_and_prepare(file_format="array_record")
+
+
+def pictures(
+    count: int, shape: tuple[int, ...], classes: int = 2
+) -> list[tuple[np.ndarray, int]]:
+    """Random images, brighter from class to class, and their labels."""
+    rng = np.random.default_rng(count)
+
+    def picture(i: int) -> tuple[np.ndarray, int]:
+        label = i % classes
+        low = 200 * label // classes
+        return rng.integers(low, low + 56, shape, np.uint8), label
+
+    return [picture(i) for i in range(count)]
+
+
+@pytest.fixture(scope="session")
+def small_data_dir(tmp_path_factory) -> pathlib.Path:
+    """A folder with the data set "pictures": 12 and 5 images of 94x94 pixels."""
+    path = tmp_path_factory.mktemp("small")
+    shape = (94, 94, 3)
+    splits = {"train": pictures(12, shape), "test": pictures(5, shape)}
+    make_dataset(path, splits, shape, 2)
+    return path

@@ -51,16 +51,13 @@ def compared(data_dir, tmp_path_factory):
         f"--out={out}",
     ]  # fmt: skip
     assert compare.main([*args, "--arms", "none"]) == 0
-    half_done = out / "update-seed0"
-    half_done.mkdir()
-    (half_done / "metrics.jsonl").write_text("half a record\n")
     before = (out / "none-seed0" / "summary.json").stat().st_mtime_ns
     assert compare.main(args) == 0
     assert (out / "none-seed0" / "summary.json").stat().st_mtime_ns == before
     return {run.arm: run for run in results.read_runs(out)}, out
 
 
-def test_a_finished_run_is_kept_and_a_half_done_one_done_anew(compared):
+def test_a_finished_run_is_kept_and_the_others_are_added(compared):
     runs, out = compared
     assert list(runs) == ["none", "gradient", "update"]
     assert len(runs["update"].epochs) == 1

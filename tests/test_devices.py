@@ -11,10 +11,13 @@ import pytest
 STEP = """
 import json, jax, numpy as np, optax
 from flax import linen as nn
-from train import data, loop
+from train import data, loop, processes
+from train.checkpoint import Progress
 from train.config import Config
 
 class Small(nn.Module):
+    classes: int = 2
+
     @nn.compact
     def __call__(self, images, *, train=False):
         x = images[:, ::16, ::16].reshape(len(images), -1)
@@ -29,16 +32,17 @@ loop.CNN = Small
 mesh = loop.all_devices()
 config = Config(batch_size=12)
 state = loop.init_state(jax.random.key(0), (64, 64, 3), optax.sgd(1.0))
-state = jax.device_put(state, jax.NamedSharding(mesh, jax.P()))
+state = processes.replicate(state, mesh)
 test = loop.deal(split, np.arange(20), 20, mesh)
 program = loop.compile_program(config, state, test, mesh)
 batches = (
     (loop.deal(split, rows, 12, mesh), len(rows))
     for rows in loop.epoch_batches(0, 1, 20, 12)
 )
-state, *metrics, _ = loop.train_epoch(
-    program, state, batches, jax.random.key(1), lambda *_: None
+state, done = loop.train_epoch(
+    program, state, batches, jax.random.key(1), Progress(), lambda _: True
 )
+metrics = [done.loss, done.correct, done.images]
 held_out = loop.evaluated(program, state, test, 20)
 kernel = jax.device_get(state.params["Dense_0"]["kernel"])
 print(json.dumps([metrics, held_out, kernel[:, 0].tolist()]))

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import pytest
 import rich.console
 
-from train import report
+from train import report, workdir
+from train.command import UsageError
 from train.config import Config
 from train.model import CNN
 
@@ -35,15 +36,15 @@ def test_the_layers_are_listed_in_the_order_they_run_in():
 
 def test_default_workdirs_are_numbered_and_never_shared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    claimed = [str(report.claim_workdir(Config(gc=gc))) for gc in (True, True, False)]
+    claimed = [str(workdir.claim(Config(gc=gc))) for gc in (True, True, False)]
     assert claimed == ["runs/gc-seed0", "runs/gc-seed0-2", "runs/no-gc-seed0"]
 
 
 def test_an_empty_folder_may_be_a_workdir_and_a_file_may_not(tmp_path):
-    assert report.claim_workdir(Config(workdir=tmp_path)) == tmp_path
+    assert workdir.claim(Config(workdir=tmp_path)) == tmp_path
     (tmp_path / "file").touch()
-    with pytest.raises(report.WorkdirError, match=r"got .*file, which is neither"):
-        report.claim_workdir(Config(workdir=tmp_path / "file"))
+    with pytest.raises(UsageError, match=r"got .*file, which is neither"):
+        workdir.claim(Config(workdir=tmp_path / "file"))
 
 
 def test_without_evaluation_dashes_stand_for_the_held_out_metrics():

@@ -7,21 +7,16 @@ augmentation and dropout. A finished run is never repeated; call it again to go 
 """
 
 import dataclasses
+import functools
 import pathlib
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Literal
 
 import tyro
 
-from train.config import (
-    Config,
-    Training,
-    check,
-    complain,
-    prepare_jax,
-)
+from train import command, workdir
+from train.config import Config, Training, check, prepare_jax
 
 Arm = Literal["none", "gradient", "update"]
 Protocol = Literal["paired", "published"]
@@ -59,7 +54,7 @@ def plan(options: Comparison) -> dict[str, Config]:
         f"{name}-seed{seed}": arm for seed in seeds for name, arm in runs(options, seed)
     }
     return {
-        name: Config(**shared, **arm, workdir=options.out / name)
+        name: Config(**shared, **arm, workdir=options.out / name, resume=True)
         for name, arm in named.items()
     }
 
@@ -86,28 +81,37 @@ def published(options: Comparison, seed: int) -> list[tuple[str, dict]]:
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
     options = tyro.cli(Comparison, args=args, prog="python -m train.compare")
-    try:
-        runs = plan(options)
-        for config in runs.values():
-            check(config)
-    except ValueError as error:
-        return complain(error, 2)
+    return command.run(functools.partial(compare, options), debug=options.debug)
+
+
+def compare(options: Comparison, stop: command.Stop) -> None:
+    """Runs what is not finished yet and shows the outcome of all."""
+    check_options(options)
+    runs = plan(options)
+    for config in runs.values():
+        # A later half starts from a first one that need not be there yet.
+        check(dataclasses.replace(config, init_from=None))
+        workdir.claim(config)
     prepare_jax()
-    from train import data
-
-    try:
-        run_all(runs)
-    except data.DataError as error:
-        return complain(error, 1)
+    run_all(options, runs, stop)
     show(options)
-    return 0
 
 
-def run_all(runs: dict[str, Config]) -> None:
+def check_options(options: Comparison) -> None:
+    """Raises a `UsageError` that names the first option out of its range."""
+    if options.seeds < 1:
+        raise command.UsageError(f"--seeds must be at least 1, got {options.seeds}.")
+    if not options.arms or len(set(options.arms)) < len(options.arms):
+        raise command.UsageError(
+            f"--arms must name each arm once, got {' '.join(options.arms) or 'none'}."
+        )
+
+
+def run_all(options: Comparison, runs: dict[str, Config], stop: command.Stop) -> None:
     """Runs what is not finished yet, showing how far it is and the time left."""
     import rich.console
 
-    from train import loop, report
+    from train import data, loop, report
 
     open_runs = [
         config
@@ -116,13 +120,19 @@ def run_all(runs: dict[str, Config]) -> None:
     ]
     console = rich.console.Console()
     console.print(f"{len(runs) - len(open_runs)} of {len(runs)} runs are finished.")
-    overall = report.Overall(console, sum(config.epochs for config in open_runs))
+    if not open_runs:
+        return
+    dataset = data.load(options.dataset, options.data_dir)
+    overall = report.Overall(console, sum(map(epochs_left, open_runs)))
     with overall.progress:
         for config in open_runs:
-            # An unfinished run starts anew: half a record is no record.
-            shutil.rmtree(config.workdir, ignore_errors=True)
-            config.workdir.mkdir(parents=True)
-            loop.fit(config, report.Member(config.workdir, overall))
+            loop.fit(config, dataset, report.Member(config.workdir, overall), stop)
+
+
+def epochs_left(config: Config) -> int:
+    """Returns how many epochs a run has still to do."""
+    done = workdir.read_lines(config.workdir / "metrics.jsonl")
+    return config.epochs - len(done)
 
 
 def show(options: Comparison) -> None:

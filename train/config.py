@@ -3,8 +3,9 @@
 import dataclasses
 import os
 import pathlib
-import sys
 from typing import Literal
+
+from train.command import UsageError
 
 MAX_CPU_DEVICES = 16
 
@@ -37,8 +38,9 @@ def prepare_jax() -> None:
 class Training:
     """How a run trains, whatever its arm and its seed."""
 
-    dataset: Literal["auto", "horses_or_humans", "rendered"] = "auto"
-    """The official images, the embedded drawings, or whichever of them can be had."""
+    dataset: str = "auto"
+    """horses_or_humans, the drawings (rendered), whichever of the two can be had
+    (auto), or another TFDS data set with the features image and label."""
 
     data_dir: pathlib.Path = dataclasses.field(default_factory=default_data_dir)
     """Folder of TensorFlow Datasets, where images are looked for and prepared."""
@@ -60,6 +62,9 @@ class Training:
 
     evaluate: bool = True
     """Measure loss and accuracy on the held-out images after every epoch."""
+
+    debug: bool = False
+    """Show the traceback of a failure."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,26 +89,73 @@ class Config(Training):
     workdir: pathlib.Path | None = None
     """New folder for the run's files; by default the next free one below runs/."""
 
+    resume: bool = False
+    """Go on with the run in --workdir from its newest checkpoint, if it has one."""
+
+    distributed: bool = False
+    """This is one of several processes; JAX finds the others (Slurm, TPU, MPI...)."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where JAX does not find it."""
+
+    num_processes: int | None = None
+    """Number of processes, where JAX does not find it."""
+
+    process_id: int | None = None
+    """Number of this process, from 0, where JAX does not find it."""
+
+
+NOT_RESULTS = frozenset(
+    {
+        *("data_dir", "debug", "workdir", "resume"),
+        *("distributed", "coordinator", "num_processes", "process_id"),
+    }
+)  # options that a resumed run may have different
+
 
 def check(config: Config) -> None:
-    """Raises a `ValueError` that names the first field out of its range."""
+    """Raises a `UsageError` that names the first field out of its range."""
     for field in ("epochs", "batch_size"):
         if getattr(config, field) < 1:
-            raise ValueError(
+            raise UsageError(
                 f"--{field.replace('_', '-')} must be at least 1, "
                 f"got {getattr(config, field)}."
             )
     if not 0 < config.learning_rate < float("inf"):
-        raise ValueError(
+        raise UsageError(
             f"--learning-rate must be a positive number, got {config.learning_rate}."
         )
     if config.placement == "update" and not config.gc:
-        raise ValueError("--placement update needs --gc, got --no-gc.")
+        raise UsageError("--placement update needs --gc, got --no-gc.")
     if not 0 <= config.seed < 2**32:
-        raise ValueError(f"--seed must lie in [0, 2**32), got {config.seed}.")
+        raise UsageError(f"--seed must lie in [0, 2**32), got {config.seed}.")
+    if config.init_from and not (config.init_from / "params").is_dir():
+        raise UsageError(
+            "--init-from must be the folder of a finished run, got "
+            f"{config.init_from}, which has no params in it."
+        )
+    if config.resume and config.workdir is None:
+        raise UsageError(
+            "--resume needs --workdir, the folder of the run to go on with."
+        )
+    check_processes(config)
 
 
-def complain(error: Exception, status: int) -> int:
-    """Tells the user of an error in one line and returns the exit status."""
-    print(f"error: {error}", file=sys.stderr)
-    return status
+def check_processes(config: Config) -> None:
+    """Raises a `UsageError` if the options for several processes contradict."""
+    named = (config.coordinator, config.num_processes, config.process_id)
+    if named.count(None) not in (0, 3):
+        raise UsageError(
+            "--coordinator, --num-processes and --process-id go together, "
+            f"got {', '.join(map(str, named))}."
+        )
+    if config.coordinator is None:
+        return
+    if config.num_processes < 1 or not 0 <= config.process_id < config.num_processes:
+        raise UsageError(
+            "--process-id must lie in [0, --num-processes), "
+            f"got {config.process_id} of {config.num_processes}."
+        )
+    host, _, port = config.coordinator.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"--coordinator must be HOST:PORT, got {config.coordinator}.")

@@ -1,5 +1,6 @@
 """Training and evaluation: one jitted step, one pass over an epoch, one run."""
 
+import dataclasses
 import functools
 import math
 import time
@@ -16,8 +17,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from optax_gc import centralize_gradients, describe, removed_energy
-from train import checkpoint, data, report
+from train import checkpoint, data, processes, report
 from train.augment import augment
+from train.checkpoint import Progress
+from train.command import Failure, Interrupted, Stop, UsageError
 from train.config import Config
 from train.model import CNN
 
@@ -26,10 +29,14 @@ MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
 
 
+class Diverged(Failure):
+    """A loss or parameters that are no longer finite."""
+
+
 class Batch(NamedTuple):
     """Images that share a step, spread over the devices along the first axis.
 
-    uint8 `(B, H, W, 3)`, int32 labels `(B,)`, and each image's int32 position `(B,)`
+    uint8 `(B, H, W, C)`, int32 labels `(B,)`, and each image's int32 position `(B,)`
     in the batch. Positions past the batch's count are padding. They are dealt out to
     the devices in turn, so that every device has its share of a short batch.
     """
@@ -63,12 +70,16 @@ def optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def init_state(
-    key: Array, image_shape: tuple[int, ...], tx: optax.GradientTransformation
+    key: Array,
+    image_shape: tuple[int, ...],
+    tx: optax.GradientTransformation,
+    classes: int = 2,
 ) -> TrainState:
     """Returns freshly initialized parameters with the optimizer's state."""
-    model = CNN()
+    model = CNN(classes)
     variables = jax.jit(model.init)(key, jnp.zeros((1, *image_shape)))
-    return TrainState.create(apply_fn=model.apply, params=variables["params"], tx=tx)
+    state = TrainState.create(apply_fn=model.apply, params=variables["params"], tx=tx)
+    return state.replace(step=jnp.zeros((), jnp.int32))
 
 
 def all_devices() -> Mesh:
@@ -114,9 +125,17 @@ def sum_over_images(
 
 
 def weighted_totals(logits: Array, labels: Array, weights: Array) -> Totals:
-    """Returns the summed binary cross-entropy and right answers of `(B,)` logits."""
-    losses = optax.sigmoid_binary_cross_entropy(logits, labels.astype(jnp.float32))
-    correct = ((logits > 0) == (labels > 0)).astype(jnp.float32)
+    """Returns the summed cross-entropy and right answers.
+
+    Binary for logits `(B,)`, of a softmax for logits `(B, classes)`.
+    """
+    if logits.ndim == 1:
+        losses = optax.sigmoid_binary_cross_entropy(logits, labels.astype(jnp.float32))
+        correct = (logits > 0) == (labels > 0)
+    else:
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        correct = jnp.argmax(logits, -1) == labels
+    correct = correct.astype(jnp.float32)
     return Totals(jnp.sum(weights * losses), jnp.sum(weights * correct))
 
 
@@ -220,8 +239,17 @@ def deal(split: data.Split, indices: np.ndarray, batch_size: int, mesh: Mesh) ->
     padded = np.pad(indices, (0, size - len(indices)))
     order = np.arange(size, dtype=np.int32).reshape(-1, mesh.size).T.ravel()
     rows = padded[order]
-    batch = Batch(split.images[rows], split.labels[rows], order)
-    return jax.device_put(batch, NamedSharding(mesh, P("batch")))
+    sharding = NamedSharding(mesh, P("batch"))
+
+    def spread(shape: tuple[int, ...], take: Callable[[Any], np.ndarray]) -> Array:
+        # Each process is asked for what its own devices hold, and for no more.
+        return jax.make_array_from_callback((size, *shape), sharding, take)
+
+    return Batch(
+        spread(split.images.shape[1:], lambda index: split.images[rows[index[0]]]),
+        spread((), lambda index: split.labels[rows[index]]),
+        spread((), lambda index: order[index]),
+    )
 
 
 def epoch_batches(
@@ -275,36 +303,51 @@ def train_epoch(
     state: TrainState,
     batches: Iterable[tuple[Batch, int]],
     key: Array,
-    on_step: Callable[[int, float, float], None],
-) -> tuple[TrainState, float, float, Any]:
-    """Takes one step a batch.
+    progress: Progress,
+    on_step: Callable[[Progress], None],
+) -> tuple[TrainState, Progress]:
+    """Takes one step a batch, until they end or `on_step` says so.
 
     Args:
       program: the compiled functions.
       state: the state at the start.
       batches: each batch and the number of images in it.
       key: the key of the run's steps.
-      on_step: called after each step with the number of images so far and their mean
-        loss and accuracy.
+      progress: how far the epoch is at the start.
+      on_step: called after each step; returns whether to go on.
 
-    Returns:
-      The state, the epoch's loss and accuracy, and `removed_energy`, its mean over the
-      steps.
+    Raises:
+      Diverged: if a step's loss is not finite.
     """
-    loss, correct, seen = 0.0, 0.0, 0
-    removed = []
+    start = time.perf_counter() - progress.seconds
     batches = iter(batches)
     batch = next(batches, None)
     while batch is not None:
         images, count = batch
         state, totals, energy = program.train_step(state, images, np.int32(count), key)
         batch = next(batches, None)  # made ready while the devices work
-        loss, correct = loss + float(totals.loss), correct + float(totals.correct)
-        removed.append(jax.device_get(energy))
-        seen += count
-        on_step(seen, loss / seen, correct / seen)
-    mean_removed = jax.tree.map(lambda *shares: np.mean(shares), *removed)
-    return state, loss / seen, correct / seen, mean_removed
+        loss = float(totals.loss)
+        removed = by_path(energy, state.params)
+        progress = Progress(
+            epoch=progress.epoch,
+            steps=progress.steps + 1,
+            images=progress.images + count,
+            loss=progress.loss + loss,
+            correct=progress.correct + float(totals.correct),
+            seconds=time.perf_counter() - start,
+            removed={
+                path: progress.removed.get(path, 0.0) + share
+                for path, share in removed.items()
+            },
+        )
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the loss is {loss / count} at epoch {progress.epoch}, "
+                f"step {progress.steps}."
+            )
+        if not on_step(progress):
+            break
+    return state, progress
 
 
 def mean_drift(params: Any, start: Any) -> Any:
@@ -333,63 +376,183 @@ def by_path(tree: Any, like: Any) -> dict[str, float]:
     }
 
 
-def initial_state(
-    config: Config, key: Array, image_shape: tuple[int, ...]
-) -> TrainState:
-    """Returns the state to start from: fresh, or with an earlier run's parameters."""
-    state = init_state(key, image_shape, optimizer(config))
+def initial_state(config: Config, key: Array, dataset: data.Dataset) -> TrainState:
+    """Returns the state to start from: fresh, or with an earlier run's parameters.
+
+    Raises:
+      UsageError: if those parameters are for other images or classes.
+    """
+    tx, classes = optimizer(config), len(dataset.class_names)
+    state = init_state(key, dataset.image_shape, tx, classes)
     if config.init_from is None:
         return state
     params = checkpoint.load_params(config.init_from / "params")
+    ours, theirs = (jax.tree.map(jnp.shape, tree) for tree in (state.params, params))
+    if ours != theirs:
+        raise UsageError(
+            f"--init-from must be a run on images of {dataset.image_shape} with "
+            f"{classes} classes, got {config.init_from}, whose parameters differ."
+        )
     return state.replace(params=jax.tree.map(jnp.asarray, params))
 
 
-def fit(config: Config, reporter: report.Reporter) -> TrainState:
-    """Trains as configured and returns the final state.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What stays the same from epoch to epoch."""
+
+    config: Config
+    dataset: data.Dataset
+    reporter: report.Reporter
+    stop: Stop
+    mesh: Mesh
+    step_key: Array
+    start_params: Any
+    checkpoints: checkpoint.Checkpoints | None  # None but in the first process
+
+    @property
+    def steps(self) -> int:
+        """Number of steps in an epoch."""
+        return math.ceil(len(self.dataset.train) / self.config.batch_size)
+
+
+def fit(
+    config: Config, dataset: data.Dataset, reporter: report.Reporter, stop: Stop
+) -> TrainState:
+    """Trains as configured, on from the newest checkpoint if there is one.
 
     Args:
       config: the run's configuration.
+      dataset: the images.
       reporter: is told of the data, the model, each step and epoch, and the end.
+      stop: the user's requests to stop, obeyed after the step in hand.
+
+    Returns:
+      The final state.
 
     Raises:
-      data.DataError: if the images cannot be had.
+      UsageError: if the configuration does not suit the data.
+      Diverged: if the loss or the parameters are no longer finite.
+      Interrupted: if the user stopped it; then everything is saved.
     """
-    dataset = data.load(config.dataset, config.data_dir)
+    if config.batch_size > len(dataset.train):
+        raise UsageError(
+            f"--batch-size must be at most the {len(dataset.train)} training images, "
+            f"got {config.batch_size}."
+        )
     reporter.start(config, dataset)
     mesh = all_devices()
-    test = deal(dataset.test, np.arange(len(dataset.test)), len(dataset.test), mesh)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    state = initial_state(config, init_key, dataset.train.images.shape[1:])
-    state = jax.device_put(state, NamedSharding(mesh, P()))
-    start_params = jax.device_get(state.params)
-    reporter.model(CNN(), state.params, dataset.train.images.shape[1:])
-    program = compile_program(config, state, test, mesh)
-    reporter.compiled(program.compile_seconds)
-    for epoch in range(1, config.epochs + 1):
-        start = time.perf_counter()
-        indices = epoch_batches(
-            config.seed, epoch, len(dataset.train), config.batch_size
-        )
-        batches = (
-            (deal(dataset.train, rows, config.batch_size, mesh), len(rows))
-            for rows in indices
-        )
-        state, loss, accuracy, removed = train_epoch(
-            program, state, batches, step_key, reporter.step
-        )
-        seconds = time.perf_counter() - start
-        held_out = evaluated(program, state, test, len(dataset.test))
-        drift = mean_drift(state.params, start_params)
-        reporter.epoch(
-            report.Epoch(epoch, seconds, loss, accuracy, *held_out),
-            {
-                "removed_energy": by_path(removed, start_params),
-                "mean_drift": by_path(drift, start_params),
-            },
-        )
-    checkpoint.save_params(reporter.workdir / "params", jax.device_get(state.params))
-    reporter.finish()
+    state = initial_state(config, init_key, dataset)
+    folder = reporter.workdir and reporter.workdir / "checkpoints"
+    run = Run(
+        config, dataset, reporter, stop, mesh, step_key, jax.device_get(state.params),
+        checkpoint.Checkpoints(folder) if folder else None,
+    )  # fmt: skip
+    model = CNN(len(dataset.class_names))
+    reporter.model(model, run.start_params, dataset.image_shape)
+    state, progress = resumed(run, state)
+    state = processes.replicate(state, mesh)
+    if progress.epoch <= config.epochs:
+        state = train(run, state, progress)
+    reporter.finish(jax.device_get(state.params))
     return state
+
+
+def resumed(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
+    """Returns the newest checkpoint, in every process, or else `state` itself."""
+    found = None
+    if run.checkpoints:
+        found = run.checkpoints.restore(state, run.reporter.warn)
+    restored, record = processes.from_the_first(
+        found and found[0], found and dataclasses.asdict(found[1]), state
+    )
+    progress = Progress(**record) if record else Progress()
+    run.reporter.resumed(progress)
+    return restored if record else state, progress
+
+
+def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
+    """Returns the state after the last epoch; saves a checkpoint after each."""
+    size = len(run.dataset.test)
+    test = deal(run.dataset.test, np.arange(size), size, run.mesh)
+    program = compile_program(run.config, state, test, run.mesh)
+    run.reporter.compiled(program.compile_seconds)
+    with run.stop.deferred():
+        while progress.epoch <= run.config.epochs:
+            state, progress = one_epoch(run, program, state, test, progress)
+    return state
+
+
+def one_epoch(
+    run: Run, program: Program, state: TrainState, test: Batch, progress: Progress
+) -> tuple[TrainState, Progress]:
+    """Returns the state and progress after the epoch that `progress` is in.
+
+    Raises:
+      Interrupted: after the step in hand is done and saved.
+      Diverged: if the loss or the parameters are no longer finite.
+    """
+    size, batch_size = len(run.dataset.train), run.config.batch_size
+    indices = epoch_batches(run.config.seed, progress.epoch, size, batch_size)
+    batches = (
+        (deal(run.dataset.train, rows, batch_size, run.mesh), len(rows))
+        for rows in indices[progress.steps :]
+    )
+    signum = None
+
+    def go_on(progress: Progress) -> bool:
+        nonlocal signum
+        run.reporter.step(progress)
+        signum = processes.any_of_them(run.stop.signum)
+        return signum is None
+
+    try:
+        state, progress = train_epoch(
+            program, state, batches, run.step_key, progress, go_on
+        )
+        check_finite(state, progress)
+    except Diverged as error:
+        raise Diverged(f"{error} {run.reporter.after_divergence}") from error
+    if progress.steps == run.steps:
+        report_epoch(run, program, state, test, progress)
+        progress = Progress(epoch=progress.epoch + 1)
+    if run.checkpoints:
+        done = (progress.epoch - 1) * run.steps + progress.steps
+        run.checkpoints.save(done, state, progress)
+    if signum is not None and progress.epoch <= run.config.epochs:
+        raise Interrupted(signum, run.reporter.how_to_resume)
+    return state, progress
+
+
+def check_finite(state: TrainState, progress: Progress) -> None:
+    """Raises `Diverged` unless all parameters are finite."""
+    params = jax.tree.leaves(jax.device_get(state.params))
+    if not all(np.isfinite(leaf).all() for leaf in params):
+        raise Diverged(
+            f"parameters are not finite after epoch {progress.epoch}, "
+            f"step {progress.steps}."
+        )
+
+
+def report_epoch(
+    run: Run, program: Program, state: TrainState, test: Batch, progress: Progress
+) -> None:
+    """Evaluates the state and reports the epoch that it has finished."""
+    drift = mean_drift(jax.device_get(state.params), run.start_params)
+    metrics = report.Epoch(
+        progress.epoch,
+        progress.seconds,
+        progress.loss / progress.images,
+        progress.correct / progress.images,
+        *evaluated(program, state, test, len(run.dataset.test)),
+    )
+    diagnostics = {
+        "removed_energy": {
+            path: share / progress.steps for path, share in progress.removed.items()
+        },
+        "mean_drift": by_path(drift, run.start_params),
+    }
+    run.reporter.epoch(metrics, diagnostics)
 
 
 def evaluated(

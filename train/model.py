@@ -34,15 +34,22 @@ class ConvReluPool(nn.Module):
 
 
 class CNN(nn.Module):
-    """Five convolutions and two dense layers: one logit per image.
+    """Five convolutions and two dense layers: one logit per image, or per class.
 
     The network of the Keras example, 1,704,097 parameters for 300x300 images, with
-    Keras's Glorot-uniform kernels. The sigmoid is left to the loss.
+    Keras's Glorot-uniform kernels. The sigmoid or softmax is left to the loss.
+
+    Attributes:
+      classes: number of classes; two of them share one logit.
     """
+
+    classes: int = 2
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Returns logits `(B,)` for images `(B, H, W, 3)` with values in [0, 1].
+        """Returns logits `(B,)`, or `(B, classes)` for more than two classes.
+
+        Images are `(B, H, W, C)` with values in [0, 1], each side 94 pixels or more.
 
         With `train` set, dropout is on and needs the PRNG stream "dropout".
         """
@@ -54,6 +61,8 @@ class CNN(nn.Module):
         if train:
             x = layers.dropout(x, keep_half(self, x.shape[0], x.shape[1:]))
         x = nn.relu(nn.Dense(DENSE_FEATURES, kernel_init=glorot)(x))
+        if self.classes > 2:
+            return nn.Dense(self.classes, kernel_init=glorot)(x)
         return nn.Dense(1, kernel_init=glorot)(x)[:, 0]
 
 

@@ -19,14 +19,13 @@ import rich.table
 from flax import linen as nn
 
 from optax_gc import describe
+from train import checkpoint, workdir
+from train.checkpoint import Progress
+from train.command import UsageError
 from train.config import Config
 from train.data import Dataset
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "optax-gc", "tensorflow-datasets")
-
-
-class WorkdirError(Exception):
-    """A folder that the run cannot use; its message is one line for the user."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,43 +43,6 @@ class Epoch:
     train_accuracy: float
     test_loss: float | None
     test_accuracy: float | None
-
-
-def claim_workdir(config: Config) -> pathlib.Path:
-    """Creates and returns the run's folder.
-
-    Raises:
-      WorkdirError: if the folder that was asked for is not new or empty.
-    """
-    if config.workdir is None:
-        return next_free(pathlib.Path("runs"), run_name(config))
-    if config.workdir.exists() and (
-        not config.workdir.is_dir() or any(config.workdir.iterdir())
-    ):
-        raise WorkdirError(
-            f"--workdir must be a new or empty folder, got {config.workdir}, which is "
-            "neither. Name another one, or remove it."
-        )
-    config.workdir.mkdir(parents=True, exist_ok=True)
-    return config.workdir
-
-
-def run_name(config: Config) -> str:
-    """Returns a short name for runs of this configuration."""
-    return f"{'gc' if config.gc else 'no-gc'}-seed{config.seed}"
-
-
-def next_free(parent: pathlib.Path, stem: str) -> pathlib.Path:
-    """Creates and returns `parent/stem`, or the first free one of stem-2, -3, ..."""
-    number = 1
-    while True:
-        path = parent / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return path
 
 
 def environment() -> dict[str, Any]:
@@ -111,11 +73,22 @@ def commit() -> str | None:
 
 
 class Reporter:
-    """Shows a run on a console and keeps its record in a folder."""
+    """Shows a run on a console and keeps its record in a folder.
 
-    def __init__(self, workdir: pathlib.Path, console: rich.console.Console):
-        self.workdir = workdir
+    Attributes:
+      workdir: the folder; without one nothing is written.
+      how_to_resume: what a user is told who has stopped the run.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path | None,
+        console: rich.console.Console,
+        how_to_resume: str = "",
+    ):
+        self.workdir = folder
         self.console = console
+        self.how_to_resume = how_to_resume
         self.history: list[Epoch] = []
         self.progress = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
@@ -128,31 +101,49 @@ class Reporter:
             disable=not console.is_terminal,
         )
 
+    @property
+    def after_divergence(self) -> str:
+        """What a user is told whose run has diverged."""
+        kept = "No epoch was finished"
+        if self.history:
+            epoch = self.history[-1].epoch
+            kept = f"The checkpoint of epoch {epoch} is kept in {self.workdir}"
+        return f"{kept}; try a lower --learning-rate."
+
     def say(self, text: str = "") -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        self.say(f"warning: {text}")
+
     def start(self, config: Config, dataset: Dataset) -> None:
-        """Shows the data; writes config.json."""
+        """Shows the data; writes config.json, or compares it with the one there.
+
+        Raises:
+          UsageError: if the run in the folder was on other images.
+        """
         self.config, self.dataset_name = config, dataset.name
         self.steps = math.ceil(len(dataset.train) / config.batch_size)
-        shape = dataset.train.images.shape[1:]
+        names = dataset.class_names
+        classes = " or ".join(names) if len(names) < 5 else f"{len(names)} classes"
         self.say(f"Data     {dataset.name}: {dataset.reason}")
         self.say(
             f"         {len(dataset.train)} training and {len(dataset.test)} test "
-            f"images, {shape} uint8, {' or '.join(dataset.class_names)}"
+            f"images, {dataset.image_shape} uint8, {classes}"
         )
+        images = {
+            "name": dataset.name,
+            "reason": dataset.reason,
+            "train_images": len(dataset.train),
+            "test_images": len(dataset.test),
+        }
+        if self.workdir and (self.workdir / "config.json").exists():
+            text = (self.workdir / "config.json").read_text()
+            check_same_images(json.loads(text)["dataset"], images)
+            return
         self.write_json(
             "config.json",
-            {
-                "config": dataclasses.asdict(config),
-                "dataset": {
-                    "name": dataset.name,
-                    "reason": dataset.reason,
-                    "train_images": len(dataset.train),
-                    "test_images": len(dataset.test),
-                },
-                **environment(),
-            },
+            {"config": dataclasses.asdict(config), "dataset": images, **environment()},
         )
 
     def model(
@@ -167,27 +158,49 @@ class Reporter:
         else:
             self.say("\nNo Gradient Centralization")
 
+    def resumed(self, progress: Progress) -> None:
+        """Drops from the record what came after; shows how far the run was."""
+        done = progress.epoch - 1
+        if self.workdir:
+            for name in ("metrics.jsonl", "diagnostics.jsonl"):
+                path = self.workdir / name
+                if path.exists():
+                    workdir.write_lines(path, workdir.read_lines(path)[:done])
+            lines = workdir.read_lines(self.workdir / "metrics.jsonl")
+            self.history = [Epoch(**line) for line in lines]
+        if progress.steps:
+            step = f"step {progress.steps} of {self.steps}"
+            self.say(f"\nGoing on after epoch {progress.epoch}, {step}")
+        elif done:
+            self.say(f"\nGoing on after epoch {done}")
+
     def compiled(self, seconds: float) -> None:
         """Shows the compilation time; opens the table of epochs."""
         self.compile_seconds = seconds
         device = jax.devices()[0].device_kind
         self.say(f"\nCompiled in {seconds:.1f} s for {device}\n")
         self.say(epoch_header())
+        for epoch in self.history:
+            self.say(epoch_line(epoch, self.config.epochs))
         self.progress.start()
         self.task = self.progress.add_task(
-            f"epoch 1/{self.config.epochs}",
+            f"epoch {len(self.history) + 1}/{self.config.epochs}",
             total=self.config.epochs * self.steps,
+            completed=len(self.history) * self.steps,
             status=f"step 0/{self.steps}",
         )
 
-    def step(self, seen: int, loss: float, accuracy: float) -> None:
-        """Moves the progress bar; `seen` images of this epoch have these means."""
-        step = math.ceil(seen / self.config.batch_size)
+    def step(self, progress: Progress) -> None:
+        """Moves the progress bar."""
+        loss, accuracy = (
+            total / progress.images for total in (progress.loss, progress.correct)
+        )
         self.progress.update(
             self.task,
-            advance=1,
-            description=f"epoch {len(self.history) + 1}/{self.config.epochs}",
-            status=f"step {step}/{self.steps} loss {loss:.4f} accuracy {accuracy:.4f}",
+            completed=(progress.epoch - 1) * self.steps + progress.steps,
+            description=f"epoch {progress.epoch}/{self.config.epochs}",
+            status=f"step {progress.steps}/{self.steps} loss {loss:.4f} "
+            f"accuracy {accuracy:.4f}",
         )
 
     def epoch(self, epoch: Epoch, diagnostics: dict[str, dict[str, float]]) -> None:
@@ -203,36 +216,54 @@ class Reporter:
         self.append("diagnostics.jsonl", {"epoch": epoch.epoch, **diagnostics})
 
     def append(self, name: str, line: dict[str, Any]) -> None:
-        with (self.workdir / name).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        if self.workdir:
+            with (self.workdir / name).open("a") as file:
+                file.write(json.dumps(line) + "\n")
 
-    def finish(self) -> None:
-        """Shows the result; writes summary.json and curves.png."""
+    def finish(self, params: Any) -> None:
+        """Shows the result; writes params, summary.json and curves.png."""
         self.progress.stop()
         last = self.history[-1]
         total_seconds = sum(epoch.epoch_seconds for epoch in self.history)
         self.say(f"\nAccuracy: {last.train_accuracy:.4f}")
         self.say(f"Loss: {last.train_loss:.4f}")
         self.say(f"Training time: {total_seconds:.2f} s")
+        if self.workdir is None:
+            return
+        checkpoint.save_params(self.workdir / "params", params)
+        plot_curves(self.history, self.workdir / "curves.png")
         self.write_json(
             "summary.json",
             {
                 **dataclasses.asdict(last),
                 "total_seconds": total_seconds,
-                "compile_seconds": self.compile_seconds,
                 "dataset": self.dataset_name,
                 "gc": self.config.gc,
                 "placement": self.config.placement if self.config.gc else "none",
                 "seed": self.config.seed,
             },
         )
-        plot_curves(self.history, self.workdir / "curves.png")
         files = sorted(path.name for path in self.workdir.iterdir())
         self.say(f"\nFiles in {self.workdir}: {', '.join(files)}")
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
-        text = json.dumps(value, indent=2, default=str)
-        (self.workdir / name).write_text(text + "\n")
+        if self.workdir:
+            text = json.dumps(value, indent=2, default=str)
+            workdir.write(self.workdir / name, text + "\n")
+
+
+def check_same_images(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Raises a `UsageError` unless a run goes on with the images it began with."""
+    differences = [
+        f"{name} was {theirs[name]}, now {ours[name]}"
+        for name in ("name", "train_images", "test_images")
+        if theirs[name] != ours[name]
+    ]
+    if differences:
+        raise UsageError(
+            f"the run was on other images: {'; '.join(differences)}. "
+            "Name theirs with --dataset and --data-dir."
+        )
 
 
 class Overall:
@@ -269,13 +300,17 @@ class Overall:
 class Member(Reporter):
     """Keeps the record of one run of many, and shows its epochs among theirs."""
 
-    def __init__(self, workdir: pathlib.Path, overall: Overall):
-        super().__init__(workdir, rich.console.Console(quiet=True))
+    def __init__(self, folder: pathlib.Path, overall: Overall):
+        remedy = "Go on by repeating the command."
+        super().__init__(folder, rich.console.Console(quiet=True), remedy)
         self.overall = overall
 
     def epoch(self, epoch: Epoch, diagnostics: dict[str, dict[str, float]]) -> None:
         super().epoch(epoch, diagnostics)
         self.overall.epoch(self.workdir.name, epoch, self.config.epochs)
+
+    def warn(self, text: str) -> None:
+        self.overall.console.print(f"warning: {text}", soft_wrap=True)
 
 
 def layer_table(

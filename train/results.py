@@ -64,6 +64,15 @@ def read_run(path: pathlib.Path) -> Run:
     return Run(arm, int(seed), config, summary, epochs, diagnostics)
 
 
+def measured(runs: Iterable[Run]) -> dict[str, str]:
+    """Returns the metrics that all runs have: without evaluation only half of them."""
+    return {
+        metric: name
+        for metric, name in METRICS.items()
+        if all(run.summary[metric] is not None for run in runs)
+    }
+
+
 def arm_order(arm: str) -> int:
     order = ("none", "gradient", "update", "first", "then-none", "then-gc")
     return order.index(arm)
@@ -119,11 +128,11 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def arms_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows: each arm's final metrics and its time per epoch."""
-    header = ["arm", "n", *METRICS.values(), "seconds per epoch"]
+    header = ["arm", "n", *measured(runs).values(), "seconds per epoch"]
     rows = []
     for arm, members in by_arm(runs).items():
         seconds = np.array([e["epoch_seconds"] for run in members for e in run.epochs])
-        metrics = [spread(final(members, metric)) for metric in METRICS]
+        metrics = [spread(final(members, metric)) for metric in measured(runs)]
         rows.append([arm, str(len(members)), *metrics, f"{np.median(seconds):.1f}"])
     return header, rows
 
@@ -136,7 +145,7 @@ def differences_table(
     arms = by_arm(runs)
     rows = []
     for arm in [arm for arm in arms if arm != baseline]:
-        for metric, name in METRICS.items():
+        for metric, name in measured(runs).items():
             values = paired_differences(arms[arm], arms[baseline], metric)
             low, high = confidence_interval(values)
             rows.append(
@@ -151,10 +160,10 @@ def differences_table(
 
 def raw_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows: the final metrics of every run."""
-    header = ["arm", "seed", *METRICS.values(), "training seconds"]
+    header = ["arm", "seed", *measured(runs).values(), "training seconds"]
     rows = []
     for run in runs:
-        metrics = [f"{run.summary[metric]:.4f}" for metric in METRICS]
+        metrics = [f"{run.summary[metric]:.4f}" for metric in measured(runs)]
         seconds = f"{run.summary['total_seconds']:.0f}"
         rows.append([run.arm, str(run.seed), *metrics, seconds])
     return header, rows
@@ -193,9 +202,11 @@ def plot_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
     """Draws each arm's metrics over the epochs: mean, and a band of one deviation."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
-    panels = figure.subplots(2, 2).T.flat
-    for panel, (metric, name) in zip(panels, METRICS.items(), strict=True):
+    metrics = measured(runs)
+    columns = len(metrics) // 2  # training, and held-out where it was measured
+    figure = Figure(figsize=(5 * columns, 6.4), layout="constrained")
+    panels = figure.subplots(2, columns, squeeze=False).T.flat
+    for panel, (metric, name) in zip(panels, metrics.items(), strict=True):
         for arm, members in by_arm(runs).items():
             values = series(members, metric)
             epochs, mean = 1 + np.arange(values.shape[1]), values.mean(0)
@@ -302,9 +313,54 @@ SECTIONS = (
 )
 
 
+def published_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Returns header and rows: the example's figures beside those of its protocol."""
+    header = ["run", "the example's", "loss", "accuracy", "loss here", "accuracy here"]
+    rows = []
+    for arm, members in by_arm(runs).items():
+        name, *figures = PUBLISHED.get(arm, ("(not run)",))
+        cells = [f"{figure:.4f}" for figure in figures] or ["", ""]
+        metrics = ("train_loss", "train_accuracy")
+        ours = [spread(final(members, metric)) for metric in metrics]
+        rows.append([arm, name, *cells, *ours])
+    return header, rows
+
+
+SEARCH = "sgd-search"
+SEARCH_COMMAND = (
+    "for rate in 0.003 0.01 0.03 0.1; do\n"
+    "  python -m train.compare --arms none --optimizer sgd --learning-rate $rate \\\n"
+    f"    --first-seed 100 --seeds 1 {HELDOUT} --out results/{SEARCH}/$rate\n"
+    "done"
+)
+
+
+def search_text(root: pathlib.Path) -> str:
+    """Returns the search for SGD's learning rate as Markdown."""
+    runs = [read_run(path.parent) for path in root.glob("*/none-seed100/summary.json")]
+    runs.sort(key=lambda run: run.config["config"]["learning_rate"])
+    rows = [
+        [
+            f"{run.config['config']['learning_rate']:g}",
+            *(f"{run.summary[metric]:.4f}" for metric in METRICS),
+        ]
+        for run in runs
+    ]
+    return "\n\n".join(
+        [
+            "## The learning rate of SGD",
+            f"```sh\n{SEARCH_COMMAND}\n```",
+            "`none` at seed 100; the lowest training loss decides:",
+            markdown_table(["learning rate", *METRICS.values()], rows),
+        ]
+    )
+
+
 def page(root: pathlib.Path) -> str:
     """Returns the Markdown page of all comparisons below `root`, after its PLAN.md."""
     parts = [(root / "PLAN.md").read_text().strip()]
+    if (root / SEARCH).is_dir():
+        parts.append(search_text(root / SEARCH))
     for section in SECTIONS:
         runs = read_runs(root / section.folder)
         if runs:
@@ -326,6 +382,7 @@ def section_text(section: Section, runs: Sequence[Run]) -> str:
             f"```sh\n{section.command}\n```",
             "Final epoch, mean ± standard deviation over seeds:",
             markdown_table(*arms_table(runs)),
+            *published_text(section, runs),
             "Paired differences, with the 95 % t-interval of their mean:",
             markdown_table(*differences_table(runs, section.baseline)),
             *(
@@ -336,6 +393,15 @@ def section_text(section: Section, runs: Sequence[Run]) -> str:
             markdown_table(*raw_table(runs)),
         ]
     )
+
+
+def published_text(section: Section, runs: Sequence[Run]) -> list[str]:
+    if section.folder != "published":
+        return []
+    return [
+        "Training loss and accuracy beside those that the Keras example prints:",
+        markdown_table(*published_table(runs)),
+    ]
 
 
 def terminal_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:

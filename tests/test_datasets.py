@@ -1,0 +1,154 @@
+"""Data sets other than the two that the experiment is about."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tensorflow_datasets as tfds
+from conftest import make_dataset, pictures
+
+from train import checkpoint, data, horses, loop
+from train.model import CNN
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "shape"),
+    [
+        ("cifar10", 10, (96, 96, 3)),
+        ("rock_paper_scissors", 3, (300, 300, 3)),
+        ("mnist", 10, (96, 96, 1)),
+        ("beans", 3, (500, 500, 3)),
+        ("oxford_flowers102", 102, (300, 300, 3)),
+    ],
+)
+def test_mocked_data_sets_are_read_by_their_metadata(
+    tmp_path, monkeypatch, name, classes, shape
+):
+    array_record = tfds.core.FileFormat.ARRAY_RECORD  # what we prepare
+    monkeypatch.setattr(tfds.core.DatasetInfo, "file_format", array_record)
+    with tfds.testing.mock_data(num_examples=3):
+        builder = data.find(name, tmp_path)
+        data.check_features(builder)
+        split = data.read(builder, "train")
+    assert split.images.shape == (3, *shape)
+    assert split.images.dtype == np.uint8
+    assert builder.info.features["label"].num_classes == classes
+    assert ((split.labels >= 0) & (split.labels < classes)).all()
+
+
+@pytest.mark.parametrize(
+    ("declared", "kept"),
+    [
+        ((300, 300, 3), (300, 300, 3)),
+        ((94, 200, 3), (94, 200, 3)),
+        ((93, 94, 3), (96, 97, 3)),
+        ((32, 64, 1), (96, 192, 1)),
+        ((None, None, 3), (300, 300, 3)),
+        ((200, 200, 4), (200, 200, 3)),
+    ],
+)
+def test_images_are_kept_at_their_size_unless_the_network_cannot_take_them(
+    declared, kept
+):
+    assert data.image_shape(declared) == kept
+
+
+def test_resampling_is_pillows_for_color_and_gray():
+    rng = np.random.default_rng(0)
+    for channels in (1, 3):
+        image = rng.integers(0, 256, (10, 20, channels), np.uint8)
+        larger = data.resize(image, (30, 40, channels))
+        assert larger.shape == (30, 40, channels)
+        assert abs(larger.mean() - image.mean()) < 3
+        flat = np.full((10, 20, channels), 7, np.uint8)
+        assert (data.resize(flat, (30, 40, channels)) == 7).all()
+
+
+def test_softmax_totals_are_by_hand():
+    logits = np.array([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0], [2.0, 0.0, 0.0]])
+    labels, weights = np.array([1, 0, 2]), np.array([1.0, 1.0, 0.0])
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    losses = -np.log(probabilities[np.arange(3), labels])
+    totals = loop.weighted_totals(
+        jnp.array(logits, jnp.float32),
+        jnp.array(labels, jnp.int32),
+        jnp.array(weights, jnp.float32),
+    )
+    np.testing.assert_allclose(totals.loss, losses[:2].sum(), rtol=1e-6)
+    assert float(totals.correct) == 1.0
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_the_head_has_one_output_a_class_but_one_for_two(classes):
+    images = jnp.zeros((2, 94, 94, 3))
+    model = CNN(classes)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    outputs = 1 if classes == 2 else classes
+    assert variables["params"]["Dense_1"]["kernel"].shape == (512, outputs)
+    logits = jax.eval_shape(model.apply, variables, images)
+    assert logits.shape == ((2,) if classes == 2 else (2, classes))
+
+
+@pytest.fixture(scope="module")
+def three_classes(tmp_path_factory):
+    """A run on gray images of three classes, with "validation" as held-out split."""
+    path = tmp_path_factory.mktemp("three")
+    shape = (40, 48, 1)
+    train = [(image[..., 0], label) for image, label in pictures(12, shape, 3)]
+    held_out = [(image[..., 0], label) for image, label in pictures(5, shape, 3)]
+    make_dataset(path, {"train": train, "validation": held_out}, shape, 3, "grays")
+    command = [
+        sys.executable, "-W", "error", "-m", "train.horses", "--gc", "--dataset=grays",
+        f"--data-dir={path}", "--epochs=2", "--batch-size=5",
+        f"--workdir={path / 'run'}",
+    ]  # fmt: skip
+    return path / "run", subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_run_on_three_classes(three_classes):
+    workdir, done = three_classes
+    assert done.returncode == 0, done.stderr
+    assert "12 training and 5 test images, (96, 115, 1) uint8" in done.stdout
+    params = checkpoint.load_params(workdir / "params")
+    assert params["Conv_0"]["kernel"].shape == (3, 3, 1, 16)
+    assert params["Dense_1"]["kernel"].shape == (512, 3)
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    for epoch in map(json.loads, lines):
+        assert 0 < epoch["train_loss"] < 2 * np.log(3)
+        assert 0 <= epoch["test_accuracy"] <= 1
+
+
+def test_parameters_for_other_classes_are_refused(
+    three_classes, small_data_dir, tmp_path, capsys
+):
+    workdir, _ = three_classes
+    args = [
+        "--dataset=pictures", f"--data-dir={small_data_dir}", "--batch-size=4",
+        f"--init-from={workdir}", f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    assert horses.main(args) == 2
+    assert "--init-from must be a run on images of (94, 94, 3) with 2 classes" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_data_set_of_tfds_that_is_not_prepared_needs_its_server(no_network, tmp_path):
+    del no_network
+    with pytest.raises(data.DataError, match="rock_paper_scissors is not prepared in"):
+        data.load("rock_paper_scissors", pathlib.Path(tmp_path))
+
+
+def test_gc_on_the_softmax_head_keeps_its_fan_in_means():
+    state = loop.init_state(jax.random.key(0), (94, 94, 3), optax.sgd(0.1), classes=5)
+    kernel = state.params["Dense_1"]["kernel"]
+    grads = {"Dense_1": {"kernel": kernel, "bias": state.params["Dense_1"]["bias"]}}
+    centralized, _ = loop.centralize_gradients().update(grads, optax.EmptyState())
+    np.testing.assert_allclose(
+        centralized["Dense_1"]["kernel"].mean(0), np.zeros(5), atol=1e-7
+    )

@@ -1,0 +1,297 @@
+"""Faults that are really caused: one clear line, the right status, nothing lost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from conftest import make_dataset, pictures, stage_archives
+
+from train import data, horses
+
+SHAPE = (94, 94, 3)
+
+
+def run(data_dir, *args, before=(), **kwargs):
+    command = [sys.executable, *before, "-m", "train.horses", *map(str, args)]
+    command += [f"--data-dir={data_dir}"]
+    return subprocess.run(command, capture_output=True, text=True, **kwargs)
+
+
+def one_line(done, status, *parts):
+    assert done.returncode == status, (done.stdout, done.stderr)
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    for part in parts:
+        assert part in done.stderr, done.stderr
+
+
+@pytest.fixture
+def staged(tmp_path, images):
+    """A folder of TensorFlow Datasets with the small archives, not yet prepared."""
+    stage_archives(tmp_path / "data", images)
+    return tmp_path / "data"
+
+
+def largest(folder):
+    return max(folder.iterdir(), key=lambda path: path.stat().st_size)
+
+
+def test_a_truncated_archive(staged):
+    path = largest(staged / "downloads")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(
+        data.DataError, match=r"could not be prepared .*BadZipFile.*delete"
+    ):
+        data.load("horses_or_humans", staged)
+    assert path.exists()
+
+
+def test_a_foreign_file_in_the_archive(staged):
+    import zipfile
+
+    with zipfile.ZipFile(largest(staged / "downloads"), "a") as archive:
+        archive.writestr("horses/horse98.png", b"not a picture")
+        archive.writestr("../outside.png", b"not a picture either")
+    with pytest.raises(
+        data.DataError, match=r"image \d+ of split train.*cannot be read"
+    ):
+        data.load("horses_or_humans", staged)
+    assert not list(staged.rglob("*outside*"))
+    assert not list(staged.parent.glob("*outside*"))
+
+
+def test_an_archive_that_is_not_the_published_one_is_told(staged, capsys):
+    data.load("horses_or_humans", staged)
+    warnings = capsys.readouterr().out.count("is not the published archive (SHA-256 ")
+    assert warnings == 2
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    splits = {"train": pictures(6, SHAPE), "test": pictures(4, SHAPE)}
+    make_dataset(tmp_path / "data", splits, SHAPE, 2)
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.99])
+def test_a_cut_record_file(prepared, kept):
+    path = next(prepared.glob("pictures/1.0.0/*train.array_record*"))
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    done = run(prepared, "--dataset=pictures", "--workdir", prepared / "run")
+    one_line(done, 1, "of pictures cannot be read", "then prepare it anew")
+
+
+def test_images_of_another_size(tmp_path):
+    odd = [*pictures(3, SHAPE), *pictures(1, (100, 94, 3))]
+    splits = {"train": odd, "test": pictures(2, SHAPE)}
+    make_dataset(tmp_path, splits, (None, None, 3), 2)
+    info = tmp_path / "pictures" / "1.0.0" / "features.json"
+    feature = json.loads(info.read_text())
+    image = feature["featuresDict"]["features"]["image"]["image"]
+    image["shape"] = {"dimensions": ["94", "94", "3"]}
+    info.write_text(json.dumps(feature))
+    with pytest.raises(
+        data.DataError, match=r"must be \(94, 94, 3\), got \(100, 94, 3\) as image"
+    ):
+        data.load("pictures", tmp_path)
+
+
+def test_labels_out_of_range(tmp_path):
+    splits = {"train": pictures(4, SHAPE), "test": [(pictures(1, SHAPE)[0][0], 2)]}
+    make_dataset(tmp_path, splits, SHAPE, 3)
+    (label,) = tmp_path.glob("pictures/1.0.0/features.json")
+    label.write_text(
+        label.read_text().replace('"numClasses": "3"', '"numClasses": "2"')
+    )
+    with pytest.raises(data.DataError, match=r"must lie in \[0, 2\), got 2 at image 0"):
+        data.load("pictures", tmp_path)
+
+
+SMALL_FILES = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_a_disk_that_is_full_at_the_first_checkpoint(small_data_dir, tmp_path):
+    args = (
+        "--dataset=pictures",
+        "--epochs=2",
+        "--batch-size=4",
+        "--workdir",
+        tmp_path / "run",
+    )
+    # The cache of compiled programs is not to be what fills the disk.
+    env = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "0"}
+    done = run(small_data_dir, *args, before=("-c", SMALL_FILES), env=env)
+    one_line(done, 1, "cannot write a checkpoint into", "File too large", "--resume")
+    done = run(small_data_dir, *args, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 2
+
+
+def test_a_workdir_that_is_not_a_folder(small_data_dir, tmp_path):
+    (tmp_path / "file").touch()
+    done = run(
+        small_data_dir, "--dataset=pictures", "--workdir", tmp_path / "file" / "run"
+    )
+    one_line(done, 1, "Not a directory", str(tmp_path / "file" / "run"))
+
+
+def test_a_data_folder_that_cannot_be_created(tmp_path):
+    (tmp_path / "file").touch()
+    done = run(tmp_path / "file" / "data", "--dataset=rendered", cwd=tmp_path)
+    one_line(done, 1, str(tmp_path / "file"))
+
+
+def test_a_server_that_accepts_and_stalls(silent_server, tmp_path, monkeypatch):
+    monkeypatch.setenv("https_proxy", silent_server)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr(data, "SERVER_PATIENCE", 0.2)
+    monkeypatch.setattr(data, "DOWNLOAD_PATIENCE", 0.2)
+    with pytest.raises(data.DataError, match=r"server did not answer within 0\.2 s"):
+        data.load("horses_or_humans", tmp_path)
+    monkeypatch.setattr(data, "server_answers", lambda builder: True)  # it stalls later
+    with pytest.raises(data.DataError, match="could not be prepared"):
+        data.load("horses_or_humans", tmp_path)
+
+
+def test_two_runs_that_prepare_the_same_data_at_once(staged):
+    code = (
+        "import sys, pathlib; from train import data;"
+        "print(len(data.load('horses_or_humans', pathlib.Path(sys.argv[1])).train))"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(staged)], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for process in both:
+        output, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+        assert output.split()[-1] == "10"
+    assert tfds.builder("horses_or_humans", data_dir=staged).is_prepared()
+
+
+def test_a_loss_that_is_no_longer_finite(small_data_dir, tmp_path):
+    workdir = tmp_path / "run"
+    done = run(
+        small_data_dir, "--dataset=pictures", "--optimizer=sgd", "--batch-size=2",
+        "--learning-rate=1e25", "--workdir", workdir,
+    )  # fmt: skip
+    one_line(done, 1, "epoch 1, step", "No epoch was finished", "lower --learning-rate")
+    assert not (workdir / "checkpoints").exists()
+
+
+def test_after_divergence_the_last_good_checkpoint_is_there(
+    small_data_dir, tmp_path, monkeypatch, capsys
+):
+    from train import loop
+
+    workdir = tmp_path / "run"
+    seen = []
+
+    def poisoned(program, state, batches, key, progress, on_step):
+        seen.append(progress.epoch)
+        if progress.epoch == 2:
+            params = jax.tree.map(lambda x: x * np.nan, state.params)
+            state = state.replace(params=params)
+        return healthy(program, state, batches, key, progress, on_step)
+
+    healthy = loop.train_epoch
+    monkeypatch.setattr(loop, "train_epoch", poisoned)
+    args = [
+        "--dataset=pictures", f"--data-dir={small_data_dir}", "--batch-size=4",
+        "--epochs=3", f"--workdir={workdir}",
+    ]  # fmt: skip
+    assert horses.main(args) == 1
+    error = capsys.readouterr().err
+    assert "the loss is nan at epoch 2, step 1. The checkpoint of epoch 1" in error
+    monkeypatch.setattr(loop, "train_epoch", healthy)
+    assert horses.main([*args, "--resume"]) == 0
+    assert seen == [1, 2]
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = run(tmp_path, "--debug", "--epochs=0")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: --epochs")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--dataset=no_such_thing"], "got no_such_thing."),
+        (["--coordinator=host:1"], "--process-id go together"),
+        (
+            ["--coordinator=host:1", "--num-processes=2", "--process-id=2"],
+            "got 2 of 2",
+        ),
+        (
+            ["--coordinator=host", "--num-processes=2", "--process-id=0"],
+            "must be HOST:PORT, got host.",
+        ),
+    ],
+)
+def test_nonsense_on_the_command_line(args, message, tmp_path):
+    one_line(run(tmp_path, *args, cwd=tmp_path), 2, message)
+
+
+def test_a_batch_larger_than_the_set(small_data_dir, tmp_path):
+    done = run(small_data_dir, "--dataset=pictures", "--batch-size=13", cwd=tmp_path)
+    one_line(done, 2, "--batch-size must be at most the 12 training images, got 13.")
+
+
+def test_data_without_labels_is_refused(tmp_path, capsys):
+    args = [
+        "--dataset=ag_news_subset",
+        f"--data-dir={tmp_path}",
+        f"--workdir={tmp_path / 'run'}",
+    ]
+    assert horses.main(args) == 2
+    assert "needs the features image (Image) and label (ClassLabel)" in (
+        capsys.readouterr().err
+    )
+
+
+def test_data_that_only_tensorflow_can_prepare(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "server_answers", lambda builder: True)
+
+    def needs_tensorflow(self, **kwargs):
+        raise ImportError("No module named 'tensorflow'")
+
+    monkeypatch.setattr(
+        tfds.core.DatasetBuilder, "download_and_prepare", needs_tensorflow
+    )
+    with pytest.raises(data.DataError, match="`tfds build cifar10 --data_dir"):
+        data.load("cifar10", tmp_path)
+
+
+def test_a_full_small_disk(small_data_dir, tmp_path):
+    """A workdir on a file system of 600 kB, where mounting one is allowed."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(mount, capture_output=True).returncode
+    ):
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        done = run(
+            small_data_dir, "--dataset=pictures", "--epochs=1", "--batch-size=4",
+            "--workdir", folder / "run",
+        )  # fmt: skip
+        one_line(done, 1, "cannot write a checkpoint into", "No space left on device")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

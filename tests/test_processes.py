@@ -1,0 +1,142 @@
+"""Several real processes over loopback train as one does."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from train import checkpoint
+
+EPOCHS = 8
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def start(data_dir, workdir, count, *args, epochs=EPOCHS):
+    """Starts `count` processes of one device each, as on as many hosts."""
+    address = f"127.0.0.1:{free_port()}"
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
+    env.pop("XLA_FLAGS", None)
+    command = [
+        sys.executable, "-m", "train.horses", "--gc", "--dataset=pictures",
+        f"--data-dir={data_dir}", "--batch-size=5", f"--epochs={epochs}", *args,
+    ]  # fmt: skip
+    processes = []
+    for i in range(count):
+        # Only the first one's folder is used: hosts need not share a disk.
+        own = workdir if i == 0 else workdir.parent / f"unused{i}"
+        more = [f"--workdir={own}"]
+        if count > 1:
+            more += [f"--coordinator={address}", f"--num-processes={count}"]
+            more += [f"--process-id={i}"]
+        processes.append(
+            subprocess.Popen(
+                [*command, *more],
+                env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
+    return processes
+
+
+def finish(processes):
+    """Returns what each process printed, once all of them ended well."""
+    outputs = [process.communicate(timeout=300) for process in processes]
+    for process, (_, error) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, error
+    return [output for output, _ in outputs]
+
+
+def metrics(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    epochs = [json.loads(line) for line in lines]
+    return np.array([[v for k, v in e.items() if k != "epoch_seconds"] for e in epochs])
+
+
+def assert_same_run(ours, theirs):
+    assert metrics(ours)[:, 0].tolist() == list(range(1, EPOCHS + 1))
+    np.testing.assert_allclose(metrics(ours), metrics(theirs), rtol=1e-4)
+    params = [checkpoint.load_params(path / "params") for path in (ours, theirs)]
+    for a, b in zip(*map(jax.tree.leaves, params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def one_process(small_data_dir, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    finish(start(small_data_dir, workdir, 1))
+    return workdir
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_train_as_one_does_and_only_the_first_writes(
+    small_data_dir, one_process, tmp_path, count
+):
+    first, *others = finish(start(small_data_dir, tmp_path / "run", count))
+    assert_same_run(tmp_path / "run", one_process)
+    assert f"{EPOCHS}/{EPOCHS}" in first
+    said = [line for output in others for line in output.splitlines()]
+    assert all(line.startswith("[Gloo]") for line in said)  # the transport's own
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def wait_for_an_epoch(workdir, processes):
+    deadline = time.monotonic() + 240
+    path = workdir / "metrics.jsonl"
+    while not (path.exists() and path.read_text().count("\n")):
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+
+
+def test_after_one_is_killed_the_others_end_and_all_resume(
+    small_data_dir, one_process, tmp_path
+):
+    workdir = tmp_path / "run"
+    processes = start(small_data_dir, workdir, 2)
+    wait_for_an_epoch(workdir, processes)
+    processes[1].send_signal(signal.SIGKILL)
+    _, error = processes[0].communicate(timeout=120)
+    processes[1].communicate()
+    assert processes[0].returncode != 0, error
+    finish(start(small_data_dir, workdir, 2, "--resume"))
+    assert_same_run(workdir, one_process)
+
+
+def test_a_signal_to_one_stops_all_at_the_same_step(
+    small_data_dir, one_process, tmp_path
+):
+    workdir = tmp_path / "run"
+    processes = start(small_data_dir, workdir, 2)
+    wait_for_an_epoch(workdir, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    for process in processes:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 143, error
+    finish(start(small_data_dir, workdir, 1, "--resume"))  # fewer processes, too
+    assert_same_run(workdir, one_process)
+
+
+def test_a_coordinator_that_is_not_there_is_one_line(
+    small_data_dir, tmp_path, monkeypatch, capsys
+):
+    from train import horses, processes
+
+    def not_there(*args, **kwargs):
+        raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out.\nAnd more.")
+
+    monkeypatch.setattr(processes.jax.distributed, "initialize", not_there)
+    args = ["--coordinator=127.0.0.1:1", "--num-processes=2", "--process-id=1"]
+    assert horses.main([*args, f"--workdir={tmp_path}"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: the other processes were not found (DEADLINE")
+    assert error.count("\n") == 1

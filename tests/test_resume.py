@@ -1,0 +1,214 @@
+"""Runs that are stopped, killed or damaged, and go on to the same end."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from train import checkpoint, horses
+
+EPOCHS = 3
+
+
+def command(data_dir, workdir, *args):
+    return [
+        sys.executable, "-W", "error", "-m", "train.horses", "--gc",
+        "--dataset=pictures", f"--data-dir={data_dir}", "--batch-size=2",
+        f"--epochs={EPOCHS}", f"--workdir={workdir}", *args,
+    ]  # fmt: skip
+
+
+def finish(*args):
+    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def outcome(workdir):
+    """All numbers of a run but its times."""
+    files = {}
+    for name in ("metrics.jsonl", "diagnostics.jsonl"):
+        lines = (workdir / name).read_text().splitlines()
+        files[name] = [json.loads(line) | {"epoch_seconds": 0} for line in lines]
+    params = jax.tree.leaves(checkpoint.load_params(workdir / "params"))
+    return files, [leaf.tobytes() for leaf in params]
+
+
+@pytest.fixture(scope="module")
+def whole(small_data_dir, tmp_path_factory):
+    """The folder of a run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    finish(small_data_dir, workdir)
+    return workdir
+
+
+def stop_when(process, condition, signum):
+    """Sends a signal as soon as the condition holds; returns the exit status."""
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signum)
+    return process.wait(timeout=120)
+
+
+def lines(path):
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_stopped_run_saves_says_how_to_go_on_and_ends_the_same(
+    small_data_dir, whole, tmp_path, signum, status
+):
+    workdir = tmp_path / "run"
+    with subprocess.Popen(
+        command(small_data_dir, workdir),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        metrics = workdir / "metrics.jsonl"
+        assert stop_when(process, lambda: lines(metrics) >= 1, signum) == status
+        error = process.stderr.read()
+    assert error.startswith(f"error: stopped by {signal.Signals(signum).name}. Go on")
+    assert error.rstrip().endswith("--resume")
+    assert error.count("\n") == 1
+    assert not (workdir / "summary.json").exists()
+    assert "Going on after epoch" in finish(small_data_dir, workdir, "--resume").stdout
+    assert outcome(workdir) == outcome(whole)
+
+
+@pytest.mark.parametrize("moment", ["first epoch", "saving", "second epoch"])
+def test_a_killed_run_ends_the_same(small_data_dir, whole, tmp_path, moment):
+    workdir = tmp_path / "run"
+    saved = workdir / "checkpoints"
+    happened = {
+        "first epoch": lambda: (workdir / "config.json").exists(),
+        "saving": lambda: saved.is_dir() and any(saved.glob("*tmp*")),
+        "second epoch": lambda: lines(workdir / "metrics.jsonl") >= 1,
+    }[moment]
+    with subprocess.Popen(
+        command(small_data_dir, workdir), stdout=subprocess.DEVNULL
+    ) as process:
+        assert stop_when(process, happened, signal.SIGKILL) == -signal.SIGKILL
+    finish(small_data_dir, workdir, "--resume")
+    assert outcome(workdir) == outcome(whole)
+
+
+@pytest.fixture
+def unfinished(small_data_dir, whole, tmp_path):
+    """A copy of the run as it was after two of its epochs."""
+    workdir = tmp_path / "run"
+    subprocess.run(["cp", "-r", str(whole), str(workdir)], check=True)
+    (workdir / "summary.json").unlink()
+    steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert steps == [12, 18]  # the last two epochs of six steps
+    return workdir
+
+
+DAMAGES = {
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "flipped": lambda data: data[:9999] + bytes([data[9999] ^ 1]) + data[10000:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(
+    small_data_dir, whole, unfinished, damage
+):
+    newest = unfinished / "checkpoints" / "18"
+    largest = max(newest.rglob("*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(DAMAGES[damage](largest.read_bytes()))
+    done = finish(small_data_dir, unfinished, "--resume")
+    assert f"warning: the checkpoint {newest} is damaged" in done.stdout
+    assert "Going on after epoch 2" in done.stdout
+    assert outcome(unfinished) == outcome(whole)
+
+
+def test_half_a_line_and_lines_after_the_checkpoint_are_dropped(
+    small_data_dir, whole, unfinished
+):
+    subprocess.run(["rm", "-r", str(unfinished / "checkpoints" / "18")], check=True)
+    with (unfinished / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "epoch_')
+    finish(small_data_dir, unfinished, "--resume")
+    assert outcome(unfinished) == outcome(whole)
+
+
+def test_a_finished_run_is_left_as_it_is(small_data_dir, whole):
+    before = outcome(whole)
+    done = finish(small_data_dir, whole, "--resume")
+    assert f"Going on after epoch {EPOCHS}" in done.stdout
+    assert "Compiled" not in done.stdout
+    assert outcome(whole) == before
+
+
+def test_another_configuration_is_refused_with_the_difference(
+    small_data_dir, whole, capsys
+):
+    args = command(small_data_dir, whole, "--resume", "--learning-rate=0.01")[5:]
+    assert horses.main(args) == 2
+    assert capsys.readouterr().err == (
+        f"error: the run in {whole} is another one: learning_rate was 0.0001, now "
+        "0.01. Repeat its options, or name another --workdir.\n"
+    )
+
+
+def test_other_images_are_refused(whole, tmp_path):
+    from conftest import make_dataset, pictures
+
+    shape = (94, 94, 3)
+    splits = {"train": pictures(10, shape), "test": pictures(5, shape)}
+    make_dataset(tmp_path, splits, shape, 2)
+    done = subprocess.run(
+        command(tmp_path, whole, "--resume"), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "train_images was 12, now 10" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_resume_needs_a_folder(capsys):
+    assert horses.main(["--resume"]) == 2
+    assert capsys.readouterr().err.startswith("error: --resume needs --workdir")
+
+
+def test_only_the_last_few_checkpoints_are_kept(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    state = {"w": np.arange(3.0), "step": np.int32(0)}
+    for step in range(1, 5):
+        checkpoints.save(step, state, checkpoint.Progress(epoch=step))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
+    restored, progress = checkpoints.restore(state, pytest.fail)
+    assert progress == checkpoint.Progress(epoch=4)
+    np.testing.assert_array_equal(restored["w"], state["w"])
+    assert restored["w"].dtype == np.float64
+
+
+def test_a_workdir_of_nothing_starts_anew(small_data_dir, whole, tmp_path):
+    finish(small_data_dir, tmp_path / "new", "--resume")
+    assert outcome(tmp_path / "new") == outcome(whole)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
+    (tmp_path / "thesis.tex").touch()
+    assert horses.main([f"--workdir={tmp_path}", "--resume"]) == 2
+    assert "must be a run's folder or new" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="the superuser may write anywhere")
+def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert horses.main([f"--workdir={tmp_path / 'run'}"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert pathlib.Path(tmp_path).exists()
