@@ -1,12 +1,10 @@
 """Parameters and resumable states on disk, in Orbax's format."""
 
-import contextlib
 import dataclasses
 import hashlib
-import io
 import pathlib
-import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -59,8 +57,8 @@ class Checkpoints:
         record = {"progress": dataclasses.asdict(progress), "sha256": digest(state)}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # Orbax's threads also print what they raise; once is enough.
-            with self._manager() as manager, contextlib.redirect_stderr(io.StringIO()):
+            check_room(self.folder, state)
+            with self._manager() as manager:
                 # One of the same step can only be one that was found damaged.
                 shutil.rmtree(self.folder / str(step), ignore_errors=True)
                 manager.reload()
@@ -132,12 +130,21 @@ def digest(state: Any) -> str:
     return sha256.hexdigest()
 
 
+def check_room(folder: pathlib.Path, state: Any) -> None:
+    """Raises an `OSError` unless a file as large as the state can be written.
+
+    Orbax would notice as well, but its threads would go on to complain for pages.
+    """
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(size))
+
+
 def first_line(error: Exception) -> str:
-    """Returns what went wrong: what the system said, or the error's first line."""
-    # TensorStore ends a long line with, say, [OS error 28: ENOSPC No space left ...].
-    if system := re.search(r"\[OS error \d+: \w+ ([^\]]+)\]", str(error)):
-        return system[1]
+    """Returns what went wrong in a line."""
     lines = str(error).strip().splitlines()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return lines[0][:200] if lines else type(error).__name__
 
 
