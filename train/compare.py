@@ -137,20 +137,22 @@ def epochs_left(config: Config) -> int:
 
 def show(options: Comparison) -> None:
     """Prints the tables and draws the pictures of the finished runs."""
-    import rich.console
-
     from train import results
 
     runs = results.read_runs(options.out)
     baseline = "none" if options.protocol == "paired" else "then-none"
-    console = rich.console.Console()
-    for header, rows in (
-        results.arms_table(runs),
-        results.differences_table(runs, baseline),
-        results.raw_table(runs),
-    ):
-        console.print(results.terminal_table(header, rows))
+    tables = {
+        "Last epoch, mean and standard deviation over seeds": results.arms_table(runs),
+        "Paired differences, with the 95 % t-interval of their mean": (
+            results.differences_table(runs, baseline)
+        ),
+        "Every run": results.raw_table(runs),
+    }
+    for title, (header, rows) in tables.items():
+        if rows:
+            print(f"\n{title}\n\n{results.terminal_table(header, rows)}")
     results.plot_all(runs, options.out)
+    print(f"\nPictures in {options.out}: curves.png, drift.png, energy.png, times.png")
 
 
 if __name__ == "__main__":

@@ -127,13 +127,14 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def arms_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows: each arm's final metrics and its time per epoch."""
-    header = ["arm", "n", *measured(runs).values(), "seconds per epoch"]
+    """Returns header and rows: each arm's final metrics and its times per epoch."""
+    header = ["arm", "n", *measured(runs).values(), "seconds an epoch, least", "median"]
     rows = []
     for arm, members in by_arm(runs).items():
         seconds = np.array([e["epoch_seconds"] for run in members for e in run.epochs])
         metrics = [spread(final(members, metric)) for metric in measured(runs)]
-        rows.append([arm, str(len(members)), *metrics, f"{np.median(seconds):.1f}"])
+        times = [f"{seconds.min():.1f}", f"{np.median(seconds):.1f}"]
+        rows.append([arm, str(len(members)), *metrics, *times])
     return header, rows
 
 
@@ -143,8 +144,9 @@ def differences_table(
     """Returns header and rows: each arm's paired differences against the baseline."""
     header = ["arm", "metric", "n", "mean difference", "95 % interval", "each seed"]
     arms = by_arm(runs)
+    others = [arm for arm in arms if arm != baseline] if baseline in arms else []
     rows = []
-    for arm in [arm for arm in arms if arm != baseline]:
+    for arm in others:
         for metric, name in measured(runs).items():
             values = paired_differences(arms[arm], arms[baseline], metric)
             low, high = confidence_interval(values)
@@ -238,6 +240,8 @@ def plot_layers(
             panel.plot(1 + np.arange(len(values)), values, label=label, color=f"C{i}")
         panel.set_title(arm)
         panel.set_yscale(scale)
+        if scale == "linear":
+            panel.set_ylim(0, 1)
     tidy(panels)
     panels[0].set_ylabel(title)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center",
@@ -269,10 +273,14 @@ def plot_all(runs: Sequence[Run], folder: pathlib.Path) -> None:
     """Draws the four pictures of a comparison into its folder."""
     plot_curves(runs, folder / "curves.png")
     plot_layers(
-        runs, "removed_energy", "share of gradient energy", folder / "energy.png", "log"
+        runs,
+        "removed_energy",
+        "share of gradient energy",
+        folder / "energy.png",
+        "linear",
     )
     plot_layers(
-        runs, "mean_drift", "drift of fan-in means", folder / "drift.png", "symlog"
+        runs, "mean_drift", "drift of fan-in means", folder / "drift.png", "log"
     )
     plot_times(runs, folder / "times.png")
 
@@ -357,8 +365,12 @@ def search_text(root: pathlib.Path) -> str:
 
 
 def page(root: pathlib.Path) -> str:
-    """Returns the Markdown page of all comparisons below `root`, after its PLAN.md."""
-    parts = [(root / "PLAN.md").read_text().strip()]
+    """Returns the Markdown page of all comparisons below `root`.
+
+    Its PLAN.md comes first, then FINDING.md, if there is one.
+    """
+    texts = [root / name for name in ("PLAN.md", "FINDING.md")]
+    parts = [path.read_text().strip() for path in texts if path.exists()]
     if (root / SEARCH).is_dir():
         parts.append(search_text(root / SEARCH))
     for section in SECTIONS:
@@ -374,7 +386,8 @@ def section_text(section: Section, runs: Sequence[Run]) -> str:
         "curves": "Learning curves: mean and one standard deviation over the seeds.",
         "energy": "Share of each kernel's gradient energy that centralizing removes.",
         "drift": "Drift of each kernel's fan-in means from their start, RMS.",
-        "times": "Training time of every epoch.",
+        "times": "Training time of every epoch. The machine was in other use during "
+        "parts of the runs: compare the left edges.",
     }
     return "\n\n".join(
         [
@@ -404,16 +417,31 @@ def published_text(section: Section, runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def terminal_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
-    """Returns a table for a terminal: the first column left, the others right."""
-    import rich.table
+SHORT = {
+    "training loss": "loss",
+    "training accuracy": "accuracy",
+    "held-out loss": "test loss",
+    "held-out accuracy": "test accuracy",
+    "seconds an epoch, least": "s/epoch",
+    "training seconds": "seconds",
+    "mean difference": "mean",
+}
+LEFT_OUT = ("each seed", "median")  # too wide for a terminal
 
-    table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
+
+def terminal_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table as aligned lines: the first column left, the others right."""
+    kept = [i for i, name in enumerate(header) if name not in LEFT_OUT]
+    lines = [[SHORT.get(header[i], header[i]) for i in kept]]
+    lines += [[SHORT.get(row[i], row[i]) for i in kept] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
 
 
 def main() -> None:
