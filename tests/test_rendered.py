@@ -16,7 +16,7 @@ from train.drawing import scene
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory):
     builder = rendered.Rendered(data_dir=tmp_path_factory.mktemp("tensorflow_datasets"))
-    data.prepare(builder)
+    builder = data.prepare(builder)
     return builder
 
 
@@ -84,7 +84,7 @@ def test_prepared_data_is_not_drawn_again(builder, monkeypatch):
 
     monkeypatch.setattr(rendered, "_draw_all", refuse)
     again = rendered.Rendered(data_dir=builder.data_dir_root)
-    data.prepare(again)
+    again = data.prepare(again)
     assert len(again.as_data_source("test")) == 256
 
 

@@ -216,7 +216,7 @@ def archives(builder: tfds.core.DatasetBuilder) -> dict[pathlib.Path, str]:
     """Returns where TFDS's cache has, or would have, each archive, and its SHA-256."""
     cache = builder.data_dir_root / "downloads"
     found = {}
-    for url, info in builder.url_infos.items():
+    for url, info in (builder.url_infos or {}).items():  # none for drawings
         name = resource.get_dl_fname(url, info.checksum)
         path = cache / name
         found[path if path.exists() else cache / builder.name / name] = info.checksum

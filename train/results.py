@@ -306,7 +306,7 @@ SECTIONS = (
     Section(
         "sgd",
         "SGD with momentum, split by figure",
-        "python -m train.compare --optimizer sgd --learning-rate 0.01 --seeds 3 "
+        "python -m train.compare --optimizer sgd --learning-rate 0.03 --seeds 3 "
         f"{HELDOUT} --out results/sgd",
         "none",
     ),

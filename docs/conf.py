@@ -1,0 +1,36 @@
+"""The documentation site: `python -m sphinx -W -c docs . build/docs`.
+
+Its source folder is the whole repository, so that the links and pictures of README.md,
+results/ and the notebook are right in both places.
+"""
+
+import importlib.metadata
+import pathlib
+import tomllib
+
+pyproject = pathlib.Path(__file__).parents[1] / "pyproject.toml"
+address = (
+    tomllib.loads(pyproject.read_text())["project"].get("urls", {}).get("Repository")
+)
+
+project = "optax_gc"
+author = "The optax_gc authors"
+release = importlib.metadata.version("optax_gc")
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
+root_doc = "docs/index"
+include_patterns = [
+    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/*.png",
+    "benchmarks/README.md", "notebooks/*.ipynb", "results/README.md", "results/*/*.png",
+]  # fmt: skip
+exclude_patterns = ["build", "runs", ".venv"]
+html_theme = "furo"
+html_title = f"optax_gc {release}"
+html_theme_options = {"source_repository": address} if address else {}
+html_show_copyright = False
+html_show_sphinx = False
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # notebooks/build.py has run it
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+# The notebook, the changelog and the plan begin at lower headings than their pages.
+suppress_warnings = ["myst.header"]
