@@ -234,7 +234,7 @@ for name, gc in (
 
 
 # %%
-def train(gc):
+def run(gc):
     """Trains one arm and returns its record."""
     folder = RUNS / f"{'gradient' if gc else 'none'}-seed0"
     folder.mkdir(parents=True)
@@ -246,10 +246,10 @@ def train(gc):
     return results.read_run(folder)
 
 
-without = train(gc=False)
+without = run(gc=False)
 
 # %%
-with_gc = train(gc=True)
+with_gc = run(gc=True)
 
 # %%
 results.plot_curves([without, with_gc], RUNS / "curves.png")

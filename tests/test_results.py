@@ -60,3 +60,9 @@ def test_tables_hold_every_arm_and_every_value():
 
 def test_the_committed_page_is_the_one_its_records_make():
     assert (ROOT / "README.md").read_text() == results.page(ROOT)
+
+
+def test_the_readme_shows_the_table_that_the_records_make():
+    header, rows = results.arms_table(results.read_runs(ROOT / "rmsprop"))
+    table = results.markdown_table(header[:-2], [row[:-2] for row in rows])
+    assert table in (ROOT.parent / "README.md").read_text()
