@@ -19,28 +19,30 @@ import time
 
 from conftest import make_dataset, pictures
 
-SECONDS = 1.5  # of training, in which a moment is chosen
-EPOCHS_A_KILL = 5  # enough that the run is not done before its last kill
+from train import workdir
+
+SECONDS = 3.0  # of training, in which a moment is chosen
+EPOCHS_A_KILL = 6  # enough that the run is not done before its last kill
 
 
-def command(folder, workdir, epochs, *args):
+def command(folder, run, epochs, *args):
     return [
         sys.executable, "-m", "train.horses", "--gc", "--dataset=pictures",
         f"--data-dir={folder}", "--batch-size=4", f"--epochs={epochs}",
-        f"--workdir={workdir}", *args,
+        f"--workdir={run}", *args,
     ]  # fmt: skip
 
 
-def fingerprint(workdir):
+def fingerprint(run):
     """Returns all numbers of a finished run but its times."""
     import jax
 
     from train import checkpoint
 
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    lines = (run / "metrics.jsonl").read_text().splitlines()
     metrics = [json.loads(line) | {"epoch_seconds": 0} for line in lines]
-    params = jax.tree.leaves(checkpoint.load_params(workdir / "params"))
-    diagnostics = (workdir / "diagnostics.jsonl").read_text()
+    params = jax.tree.leaves(checkpoint.load_params(run / "params"))
+    diagnostics = (run / "diagnostics.jsonl").read_text()
     return metrics, diagnostics, [leaf.tobytes() for leaf in params]
 
 
@@ -80,9 +82,7 @@ def main():
             kills += 1
             saving = any((killed / "checkpoints").glob("*tmp*"))
             while_saving += saving
-            done = (killed / "metrics.jsonl").exists() and len(
-                (killed / "metrics.jsonl").read_text().splitlines()
-            )
+            done = len(workdir.read_lines(killed / "metrics.jsonl"))
             print(f"kill {kills}: after epoch {done}{', saving' * saving}", flush=True)
         subprocess.run(
             command(folder, killed, epochs, "--resume"),

@@ -25,6 +25,8 @@ def join(config: Config) -> None:
     """
     if not config.distributed and config.coordinator is None:
         return
+    # JAX's own service would take SIGTERM from us.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             config.coordinator,
