@@ -19,9 +19,9 @@ from train.config import Config, prepare_jax
 
 BATCH, SIDE, IMAGES = 128, 300, 1027  # the published experiment's
 ROWS = [
-    *((batch, SIDE, IMAGES) for batch in (16, 32, 64, 128, 256, 512, 1024)),
-    *((BATCH, side, IMAGES) for side in (100, 150, 600)),
-    *((BATCH, SIDE, images) for images in (128, 512, 2054)),
+    *((batch, SIDE, IMAGES) for batch in (16, 64, 128, 256, 1024)),
+    *((BATCH, side, IMAGES) for side in (150, 600)),
+    *((BATCH, SIDE, images) for images in (512, 2054)),
 ]
 
 

@@ -269,7 +269,8 @@ Markdown(results.markdown_table(*results.differences_table(runs, "none")))
 
 # %% [markdown]
 # An interval that holds 0 shows no difference. GC on the gradient shows none in training,
-# and made both held-out metrics worse; GC on the update made the held-out loss worse.
+# and made both held-out metrics worse; GC on the update made the held-out loss worse. With
+# SGD, at a learning rate that was unstable without GC, it helped instead.
 # `results/README.md` has the plan, every run, and what was not tested.
 #
 # ## In your own optimizer
