@@ -105,9 +105,10 @@ def test_after_one_is_killed_the_others_end_and_all_resume(
     processes = start(small_data_dir, workdir, 2)
     wait_for_an_epoch(workdir, processes)
     processes[1].send_signal(signal.SIGKILL)
-    _, error = processes[0].communicate(timeout=120)
+    _, error = processes[0].communicate(timeout=240)
     processes[1].communicate()
     assert processes[0].returncode != 0, error
+    assert "error: another process was lost" in error
     finish(start(small_data_dir, workdir, 2, "--resume"))
     assert_same_run(workdir, one_process)
 
@@ -120,7 +121,7 @@ def test_a_signal_to_one_stops_all_at_the_same_step(
     wait_for_an_epoch(workdir, processes)
     processes[1].send_signal(signal.SIGTERM)
     for process in processes:
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=240)
         assert process.returncode == 143, error
     finish(start(small_data_dir, workdir, 1, "--resume"))  # fewer processes, too
     assert_same_run(workdir, one_process)

@@ -43,7 +43,8 @@ def train(config: Config, args: list[str], stop: command.Stop) -> None:
         dataset = reading.result()
     console = rich.console.Console(quiet=folder is None)
     remedy = how_to_resume(config, args, folder) if folder else ""
-    loop.fit(config, dataset, report.Reporter(folder, console, remedy), stop)
+    with processes.losses_told():
+        loop.fit(config, dataset, report.Reporter(folder, console, remedy), stop)
 
 
 def how_to_resume(config: Config, args: list[str], folder: object) -> str:

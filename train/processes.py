@@ -1,6 +1,8 @@
 """Several processes that train together, on one host or many."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -40,6 +42,20 @@ def join(config: Config) -> None:
         raise Failure(
             f"the other processes were not found ({str(error).splitlines()[0]}). Name "
             "them with --coordinator HOST:PORT --num-processes N --process-id I."
+        ) from error
+
+
+@contextlib.contextmanager
+def losses_told() -> Iterator[None]:
+    """Raises a `Failure` where JAX fails because another process has ended."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise Failure(
+            f"another process was lost ({str(error).splitlines()[0][:120]}). "
+            "Start all of them again with --resume."
         ) from error
 
 
