@@ -153,7 +153,8 @@ def differences_table(
             rows.append(
                 [
                     f"{arm} - {baseline}", name, str(len(values)),
-                    f"{values.mean():+.4f}", f"[{low:+.4f}, {high:+.4f}]",
+                    f"{values.mean():+.4f}",
+                    f"[{low:+.4f}, {high:+.4f}]" if len(values) > 1 else "-",
                     ", ".join(f"{value:+.4f}" for value in values),
                 ]
             )  # fmt: skip
