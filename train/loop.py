@@ -304,7 +304,7 @@ def train_epoch(
     batches: Iterable[tuple[Batch, int]],
     key: Array,
     progress: Progress,
-    on_step: Callable[[Progress], None],
+    on_step: Callable[[Progress], bool],
 ) -> tuple[TrainState, Progress]:
     """Takes one step a batch, until they end or `on_step` says so.
 
