@@ -312,6 +312,20 @@ SECTIONS = (
         "none",
     ),
     Section(
+        "sgd-0.01",
+        "SGD with momentum at a lower rate, split by figure",
+        "python -m train.compare --arms none gradient --optimizer sgd "
+        f"--learning-rate 0.01 --seeds 3 {HELDOUT} --out results/sgd-0.01",
+        "none",
+    ),
+    Section(
+        "rmsprop-3e-4",
+        "RMSprop at a higher rate, split by figure",
+        "python -m train.compare --arms none gradient --learning-rate 3e-4 --seeds 3 "
+        f"{HELDOUT} --out results/rmsprop-3e-4",
+        "none",
+    ),
+    Section(
         "published",
         "The published protocol, all images for training",
         "python -m train.compare --protocol published --seeds 3 "
