@@ -89,26 +89,30 @@ def test_processes_train_as_one_does_and_only_the_first_writes(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def wait_for_an_epoch(workdir, processes):
+def stop_the_second(data_dir, workdir, signum):
+    """Sends the second of two processes a signal once an epoch is done.
+
+    Returns what each wrote to standard error, and its exit status.
+    """
+    processes = start(data_dir, workdir, 2)
     deadline = time.monotonic() + 240
     path = workdir / "metrics.jsonl"
     while not (path.exists() and path.read_text().count("\n")):
         assert time.monotonic() < deadline
         assert all(process.poll() is None for process in processes)
         time.sleep(0.01)
+    processes[1].send_signal(signum)
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    return errors, [process.returncode for process in processes]
 
 
 def test_after_one_is_killed_the_others_end_and_all_resume(
     small_data_dir, one_process, tmp_path
 ):
     workdir = tmp_path / "run"
-    processes = start(small_data_dir, workdir, 2)
-    wait_for_an_epoch(workdir, processes)
-    processes[1].send_signal(signal.SIGKILL)
-    _, error = processes[0].communicate(timeout=240)
-    processes[1].communicate()
-    assert processes[0].returncode != 0, error
-    assert "error: another process was lost" in error
+    errors, statuses = stop_the_second(small_data_dir, workdir, signal.SIGKILL)
+    assert statuses[0] == 1, errors[0]
+    assert "error: another process was lost" in errors[0]
     finish(start(small_data_dir, workdir, 2, "--resume"))
     assert_same_run(workdir, one_process)
 
@@ -117,12 +121,8 @@ def test_a_signal_to_one_stops_all_at_the_same_step(
     small_data_dir, one_process, tmp_path
 ):
     workdir = tmp_path / "run"
-    processes = start(small_data_dir, workdir, 2)
-    wait_for_an_epoch(workdir, processes)
-    processes[1].send_signal(signal.SIGTERM)
-    for process in processes:
-        _, error = process.communicate(timeout=240)
-        assert process.returncode == 143, error
+    errors, statuses = stop_the_second(small_data_dir, workdir, signal.SIGTERM)
+    assert statuses == [143, 143], errors
     finish(start(small_data_dir, workdir, 1, "--resume"))  # fewer processes, too
     assert_same_run(workdir, one_process)
 

@@ -401,8 +401,7 @@ def section_text(section: Section, runs: Sequence[Run]) -> str:
         "curves": "Learning curves: mean and one standard deviation over the seeds.",
         "energy": "Share of each kernel's gradient energy that centralizing removes.",
         "drift": "Drift of each kernel's fan-in means from their start, RMS.",
-        "times": "Training time of every epoch. The machine was in other use during "
-        "parts of the runs: compare the left edges.",
+        "times": "Training time of every epoch; the line is the median.",
     }
     return "\n\n".join(
         [
