@@ -8,6 +8,7 @@ first epoch of a process, in which some compile, is not counted.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -41,7 +42,10 @@ class Options:
     """Times an epoch of ours against peers, in turn."""
 
     keras_python: pathlib.Path | None = None
-    """Interpreter with keras, tensorflow and jax; runs Keras on both backends."""
+    """Interpreter with keras, tensorflow and jax."""
+
+    keras_backends: tuple[str, ...] = ("tensorflow", "jax")
+    """Backends that Keras runs on."""
 
     torch_python: pathlib.Path | None = None
     """Interpreter with torch."""
@@ -64,9 +68,9 @@ class Options:
 
 @dataclasses.dataclass
 class Result:
-    """What the turns of one contender gave."""
+    """What the turns of one contender gave: the seconds of each turn's epochs."""
 
-    epoch_seconds: list[float] = dataclasses.field(default_factory=list)
+    turns: list[list[float]] = dataclasses.field(default_factory=list)
     peak_bytes: int = 0
 
 
@@ -85,7 +89,7 @@ def contenders(options, name, folder):
     commands = {"optax_gc": ours(options, name, folder / "run")}
     if options.keras_python:
         command = [options.keras_python, PEERS / "keras_epoch.py", *arguments]
-        for backend in ("tensorflow", "jax"):
+        for backend in options.keras_backends:
             commands[f"Keras on {backend}"] = command, {"KERAS_BACKEND": backend}
     if options.torch_python:
         command = [options.torch_python, PEERS / "torch_epoch.py", *arguments]
@@ -132,21 +136,25 @@ def flop_per_image(side):
     return total + 3 * 2 * (side**2 * channels * 512 + 512)
 
 
+def ratio(ours, theirs):
+    """Returns the median over the rounds of our time over theirs in the same round."""
+    rounds = zip(ours.turns, theirs.turns, strict=True)
+    return statistics.median(
+        statistics.median(one) / statistics.median(other) for one, other in rounds
+    )
+
+
 def report(results, flop, flop_per_second):
-    """Prints medians, their ratios to ours, and peak memory."""
+    """Prints medians, the ratios of ours to them, and peak memory."""
     floor = flop / statistics.median(flop_per_second)
-    medians = {
-        name: statistics.median(result.epoch_seconds)
-        for name, result in results.items()
-    }
-    table = Table("", "epoch, s", "range, s", "ours / it", "peak memory, GB")
+    table = Table("", "epoch, s", "range, s", "ours / it", "peak, GB")
     for name, result in results.items():
-        seconds = result.epoch_seconds
+        seconds = [*itertools.chain(*result.turns)]
         table.add_row(
             name,
-            f"{medians[name]:.1f}",
+            f"{statistics.median(seconds):.1f}",
             f"{min(seconds):.1f} to {max(seconds):.1f}",
-            f"{medians['optax_gc'] / medians[name]:.2f}",
+            f"{ratio(results['optax_gc'], result):.2f}",
             f"{result.peak_bytes / 1e9:.2f}",
         )
     table.add_row("arithmetic floor", f"{floor:.1f}")
@@ -174,7 +182,7 @@ def main(options):
             for contender, (command, environment) in commands.items():
                 seconds, peak = take_turn(command, environment, folder)
                 result = results[contender]
-                result.epoch_seconds += seconds
+                result.turns.append(seconds)
                 result.peak_bytes = max(result.peak_bytes, peak)
                 print(f"{contender}: {', '.join(f'{s:.1f}' for s in seconds)} s")
     report(results, len(labels) * flop_per_image(images.shape[1]), flop_per_second)

@@ -112,7 +112,8 @@ def test_after_one_is_killed_the_others_end_and_all_resume(
     workdir = tmp_path / "run"
     errors, statuses = stop_the_second(small_data_dir, workdir, signal.SIGKILL)
     assert statuses[0] == 1, errors[0]
-    assert "error: another process was lost" in errors[0]
+    assert errors[0].startswith("error: another process was lost")
+    assert errors[0].count("\n") == 1, errors[0]
     finish(start(small_data_dir, workdir, 2, "--resume"))
     assert_same_run(workdir, one_process)
 

@@ -31,6 +31,7 @@ from train.command import Failure, UsageError
 
 SERVER_PATIENCE = 3.0  # seconds that a data server is given to answer
 DOWNLOAD_PATIENCE = 30.0  # seconds without a byte after which a download has failed
+DOWNLOAD_RETRIES = 2  # of a download that fails before its first byte
 LEAST_SIDE = 94  # pixels: what five convolutions and pools leave a pixel of
 SMALL_SIDE = 96  # pixels: to what the shorter side of a smaller image is enlarged
 UNKNOWN_SIDE = 300  # pixels: the sides of images whose metadata tell no size
@@ -297,11 +298,14 @@ def download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
 
 @contextlib.contextmanager
 def patient_downloads() -> Iterator[None]:
-    """Lets a download fail that stalls; TFDS itself would wait for ever."""
+    """Lets a download fail that stalls; TFDS itself would wait for ever, or try ten
+    times with growing pauses.
+    """
     send = requests.adapters.HTTPAdapter.send
 
     @functools.wraps(send)
     def impatient(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.max_retries = self.max_retries.new(total=DOWNLOAD_RETRIES)
         return send(self, *args, **{**kwargs, "timeout": DOWNLOAD_PATIENCE})
 
     with unittest.mock.patch.object(requests.adapters.HTTPAdapter, "send", impatient):

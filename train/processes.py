@@ -1,7 +1,10 @@
 """Several processes that train together, on one host or many."""
 
+import atexit
 import contextlib
 import json
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,10 +56,18 @@ def losses_told() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
+        atexit.register(leave_at_once)
         raise Failure(
             f"another process was lost ({str(error).splitlines()[0][:120]}). "
             "Start all of them again with --resume."
         ) from error
+
+
+def leave_at_once() -> None:
+    """Ends this process before JAX waits for the lost one, and aborts in the end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def is_first() -> bool:
