@@ -23,7 +23,7 @@ def run(data_dir, *args, before=(), **kwargs):
     return subprocess.run(command, capture_output=True, text=True, **kwargs)
 
 
-def one_line(done, status, *parts):
+def assert_one_line(done, status, *parts):
     assert done.returncode == status, (done.stdout, done.stderr)
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1, done.stderr
@@ -84,7 +84,7 @@ def test_a_cut_record_file(prepared, kept):
     path = next(prepared.glob("pictures/1.0.0/*train.array_record*"))
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     done = run(prepared, "--dataset=pictures", "--workdir", prepared / "run")
-    one_line(done, 1, "of pictures cannot be read", "then prepare it anew")
+    assert_one_line(done, 1, "of pictures cannot be read", "then prepare it anew")
 
 
 def test_images_of_another_size(tmp_path):
@@ -131,7 +131,9 @@ def test_a_disk_that_is_full_at_the_first_checkpoint(small_data_dir, tmp_path):
     # The cache of compiled programs is not to be what fills the disk.
     env = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "0"}
     done = run(small_data_dir, *args, before=("-c", SMALL_FILES), env=env)
-    one_line(done, 1, "cannot write a checkpoint into", "File too large", "--resume")
+    assert_one_line(
+        done, 1, "cannot write a checkpoint into", "File too large", "--resume"
+    )
     done = run(small_data_dir, *args, "--resume")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 2
@@ -142,13 +144,13 @@ def test_a_workdir_that_is_not_a_folder(small_data_dir, tmp_path):
     done = run(
         small_data_dir, "--dataset=pictures", "--workdir", tmp_path / "file" / "run"
     )
-    one_line(done, 1, "Not a directory", str(tmp_path / "file" / "run"))
+    assert_one_line(done, 1, "Not a directory", str(tmp_path / "file" / "run"))
 
 
 def test_a_data_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").touch()
     done = run(tmp_path / "file" / "data", "--dataset=rendered", cwd=tmp_path)
-    one_line(done, 1, str(tmp_path / "file"))
+    assert_one_line(done, 1, str(tmp_path / "file"))
 
 
 def test_a_server_that_accepts_and_stalls(silent_server, tmp_path, monkeypatch):
@@ -188,7 +190,9 @@ def test_a_loss_that_is_no_longer_finite(small_data_dir, tmp_path):
         small_data_dir, "--dataset=pictures", "--optimizer=sgd", "--batch-size=2",
         "--learning-rate=1e25", "--workdir", workdir,
     )  # fmt: skip
-    one_line(done, 1, "epoch 1, step", "No epoch was finished", "lower --learning-rate")
+    assert_one_line(
+        done, 1, "epoch 1, step", "No epoch was finished", "lower --learning-rate"
+    )
     assert not (workdir / "checkpoints").exists()
 
 
@@ -244,12 +248,14 @@ def test_debug_shows_the_traceback(tmp_path):
     ],
 )
 def test_nonsense_on_the_command_line(args, message, tmp_path):
-    one_line(run(tmp_path, *args, cwd=tmp_path), 2, message)
+    assert_one_line(run(tmp_path, *args, cwd=tmp_path), 2, message)
 
 
 def test_a_batch_larger_than_the_set(small_data_dir, tmp_path):
     done = run(small_data_dir, "--dataset=pictures", "--batch-size=13", cwd=tmp_path)
-    one_line(done, 2, "--batch-size must be at most the 12 training images, got 13.")
+    assert_one_line(
+        done, 2, "--batch-size must be at most the 12 training images, got 13."
+    )
 
 
 def test_data_without_labels_is_refused(tmp_path, capsys):
@@ -292,6 +298,8 @@ def test_a_full_small_disk(small_data_dir, tmp_path):
             small_data_dir, "--dataset=pictures", "--epochs=1", "--batch-size=4",
             "--workdir", folder / "run",
         )  # fmt: skip
-        one_line(done, 1, "cannot write a checkpoint into", "No space left on device")
+        assert_one_line(
+            done, 1, "cannot write a checkpoint into", "No space left on device"
+        )
     finally:
         subprocess.run(["umount", str(folder)], check=True)

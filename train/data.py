@@ -298,9 +298,7 @@ def download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
 
 @contextlib.contextmanager
 def patient_downloads() -> Iterator[None]:
-    """Lets a download fail that stalls; TFDS itself would wait for ever, or try ten
-    times with growing pauses.
-    """
+    """Lets a stalled download fail; TFDS itself waits for ever, or tries ten times."""
     send = requests.adapters.HTTPAdapter.send
 
     @functools.wraps(send)
