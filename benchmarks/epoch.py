@@ -25,6 +25,7 @@ from rich.table import Table
 
 from train import data
 from train.config import default_data_dir
+from train.model import CONV_FEATURES, DENSE_FEATURES
 
 PEERS = pathlib.Path(__file__).parent / "peers"
 MATMUL = """
@@ -124,16 +125,19 @@ def take_turn(command, environment, folder):
     return [line["epoch_seconds"] for line in lines][1:], peak
 
 
-def flop_per_image(side):
-    """Returns the multiplications and additions of one image's training step."""
-    total, channels = 0, 3
-    for features in (16, 32, 64, 64, 64):
-        side = side - 2
-        layer = 2 * side**2 * 9 * channels * features
-        # Value, kernel's gradient, and, but for the first layer, the image's.
-        total += layer * (2 if channels == 3 else 3)
-        side, channels = side // 2, features
-    return total + 3 * 2 * (side**2 * channels * 512 + 512)
+def layer_flop(side):
+    """Returns the multiplications and additions that an image costs each layer.
+
+    For its value, its kernel's gradient and, but for the first layer, its input's.
+    """
+    flop, channels = {}, 3
+    for i, features in enumerate(CONV_FEATURES):
+        times = 2 if i == 0 else 3
+        flop[f"Conv_{i}"] = times * 2 * (side - 2) ** 2 * 9 * channels * features
+        side, channels = (side - 2) // 2, features
+    flop["Dense_0"] = 3 * 2 * side**2 * channels * DENSE_FEATURES
+    flop["Dense_1"] = 3 * 2 * DENSE_FEATURES
+    return flop
 
 
 def ratio(ours, theirs):
@@ -185,7 +189,8 @@ def main(options):
                 result.turns.append(seconds)
                 result.peak_bytes = max(result.peak_bytes, peak)
                 print(f"{contender}: {', '.join(f'{s:.1f}' for s in seconds)} s")
-    report(results, len(labels) * flop_per_image(images.shape[1]), flop_per_second)
+    flop = len(labels) * sum(layer_flop(images.shape[1]).values())
+    report(results, flop, flop_per_second)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import scaling
+from benchmarks import epoch, scaling
 from train import augment, layers, model
 
 IMAGES, SIDE, ROUNDS = 8, 300, 15
@@ -55,18 +55,17 @@ def dropped_out(x, kernel, bias, key):
 
 
 def parts():
-    """Yields the name, a function and its arguments, and an image's FLOP of each part.
+    """Yields the name, a function and its arguments of each part.
 
     Of the first layer nobody needs the gradient of the input.
     """
     keys = jax.random.split(jax.random.key(0), IMAGES)
     pixels = jnp.zeros((IMAGES, SIDE, SIDE, 3), jnp.uint8)
-    yield "augmentation", jax.vmap(augment.augment), (keys, pixels), None
+    yield "augmentation", jax.vmap(augment.augment), (keys, pixels)
     side, channels = SIDE, 3
     for i, features in enumerate(model.CONV_FEATURES):
         x = normal(IMAGES, side, side, channels)
         weights = normal(3, 3, channels, features), normal(features)
-        flop = 2 * (side - 2) ** 2 * weights[0].size
         side, channels = (side - 2) // 2, features
         g = normal(IMAGES, side, side, features)
         layer = jax.vmap(layers.conv_relu_pool, (0, None, None))
@@ -74,11 +73,10 @@ def parts():
         if i in model.DROPOUT_IN:
             layer = jax.vmap(dropped_out, (0, None, None, 0))
             arguments = g, x, weights, (keys,)
-        times, of = (2, gradients_of_weights) if i == 0 else (3, gradients)
-        yield f"Conv_{i}", of(layer), arguments, times * flop
+        of = gradients_of_weights if i == 0 else gradients
+        yield f"Conv_{i}", of(layer), arguments
     x, g = normal(IMAGES, side**2 * channels), normal(IMAGES, model.DENSE_FEATURES)
-    kernel = normal(x.shape[1], g.shape[1])
-    yield "Dense_0", gradients(jnp.matmul), (g, x, (kernel,)), 3 * 2 * kernel.size
+    yield "Dense_0", gradients(jnp.matmul), (g, x, (normal(x.shape[1], g.shape[1]),))
 
 
 def milliseconds(function, arguments):
@@ -100,11 +98,12 @@ def work(flop, ms):
 def main():
     use_one_core()
     table = Table("", "ms an image", "GFLOP", "GFLOP/s")
-    total = 0.0
-    for name, function, arguments, flop in parts():
+    total, flop = 0.0, epoch.layer_flop(SIDE)
+    for name, function, arguments in parts():
         ms = milliseconds(function, arguments) / IMAGES
         total += ms
-        table.add_row(name, f"{ms:.2f}", *(work(flop, ms) if flop else ()))
+        cells = work(flop[name], ms) if name in flop else ()
+        table.add_row(name, f"{ms:.2f}", *cells)
     table.add_row("sum", f"{total:.2f}")
     seconds, _ = scaling.row(scaling.BATCH, SIDE, 2 * scaling.BATCH)
     step = 1000 * seconds / (2 * scaling.BATCH)

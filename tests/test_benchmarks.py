@@ -11,6 +11,8 @@ import tpu_aot
 import trees
 from jax.sharding import Mesh
 
+from benchmarks import epoch, layers
+
 # Four chips, kernel sharded on its fan-in: a prefetch, a reduction, a fused update.
 HLO = """\
 HloModule jit_update
@@ -92,6 +94,29 @@ def test_each_arm_is_timed_in_each_round(tiny, compiled):
 def test_ratio_is_taken_round_by_round():
     seconds = {"alone": [1.0, 2.0, 4.0], "optax_gc": [1.0, 3.0, 8.0]}
     assert overhead.ratio(seconds, "optax_gc") == "1.50 [1.25, 1.75]"
+
+
+def test_ratio_of_epochs_is_taken_round_by_round():
+    ours = epoch.Result([[1.0, 1.0], [2.0, 2.0], [3.0, 5.0]])
+    theirs = epoch.Result([[2.0, 2.0], [2.0, 2.0], [5.0, 5.0]])
+    assert epoch.ratio(ours, theirs) == 0.8
+
+
+def test_each_layers_flop_is_counted_from_its_shapes():
+    flop = epoch.layer_flop(300)
+    assert flop["Conv_1"] == 3 * 2 * 147**2 * 9 * 16 * 32
+    assert flop["Dense_0"] == 3 * 2 * 3136 * 512
+    kernels = [name for name, leaves in trees.cnn().items() if leaves]
+    assert list(flop) == sorted(kernels)
+
+
+def test_parts_are_the_gradients_of_the_networks_layers(monkeypatch):
+    monkeypatch.setattr(layers, "IMAGES", 1)
+    for name, function, arguments in layers.parts():
+        made = jax.eval_shape(function, *arguments)
+        if name != "augmentation":
+            shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
+            assert trees.cnn()[name]["kernel"].shape in shapes
 
 
 def test_centralizing_accesses_more_bytes_than_the_floor(tiny, compiled):

@@ -1,5 +1,6 @@
 """Tables and intervals over runs, and the committed page."""
 
+import itertools
 import pathlib
 
 import numpy as np
@@ -60,6 +61,49 @@ def test_tables_hold_every_arm_and_every_value():
 
 def test_the_committed_page_is_the_one_its_records_make():
     assert (ROOT / "README.md").read_text() == results.page(ROOT)
+
+
+def stated(values, scale, digits, unit=""):
+    """A mean difference with its interval, as FINDING.md writes it."""
+    numbers = (values.mean(), *results.confidence_interval(values))
+    mean, low, high = (f"{scale * number:+.{digits}f}" for number in numbers)
+    return f"{mean}{unit} [{low}, {high}]"
+
+
+def prose(path):
+    """The text of a file with single spaces and no emphasis."""
+    return " ".join(path.read_text().replace("*", "").split())
+
+
+def test_finding_and_readme_state_the_differences_that_the_records_hold():
+    text, readme = prose(ROOT / "FINDING.md"), prose(ROOT.parent / "README.md")
+    for folder in ("rmsprop", "sgd", "sgd-0.01", "rmsprop-3e-4"):
+        arms = results.by_arm(results.read_runs(ROOT / folder))
+        for arm in arms.keys() - {"none"}:
+            loss, accuracy = (
+                results.paired_differences(arms[arm], arms["none"], metric)
+                for metric in ("test_loss", "test_accuracy")
+            )
+            assert stated(loss, 1, 3) in text
+            assert arm == "update" or stated(loss, 1, 3) in readme
+            assert stated(accuracy, 100, 1, " points") in text
+
+
+def test_the_finding_states_what_the_diagnostics_hold():
+    text = prose(ROOT / "FINDING.md")
+    first, others, kept, drifted = [], [], [], []
+    for section in results.SECTIONS:
+        arms = results.by_arm(results.read_runs(ROOT / section.folder))
+        for arm, runs in arms.items():
+            for layer, shares in results.layer_series(runs, "removed_energy").items():
+                (first if layer.startswith("Conv_0") else others).extend(shares)
+            if section.folder.startswith("sgd"):
+                ends = [run.diagnostics[-1]["mean_drift"].values() for run in runs]
+                (drifted if arm == "none" else kept).extend(itertools.chain(*ends))
+    assert f"{100 * min(first):.0f} to {100 * max(first):.0f} %" in text
+    assert f"{100 * min(others):.0f} to {100 * max(others):.0f} %" in text
+    assert max(kept) <= 1.5e-8
+    assert f"drifted by {1e4 * min(drifted):.1f}e-4 to {max(drifted):.2f}" in text
 
 
 def test_the_readme_shows_the_table_that_the_records_make():
