@@ -1,0 +1,90 @@
+"""One model of the zoo: a function of its parameters, and the truth of each leaf."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+import jax
+from optax_gc import describe
+
+# Fan-in axes as a layer's definition has them, counted from the last, because layers
+# are stacked in front (`nn.scan`, `vmap`); None is left alone.
+Axes: TypeAlias = tuple[int, ...] | None
+Path: TypeAlias = str
+Truth: TypeAlias = dict[Path, set[Axes]]
+
+LOOKED_UP = ELEMENTWISE = UNUSED = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Shapes of the parameters, a function of them, and each leaf's true axes.
+
+    Attributes:
+      params: A tree of `jax.ShapeDtypeStruct`.
+      apply: The forward pass, ``apply(params, *inputs)``.
+      inputs: Shapes and dtypes of the rest of its arguments.
+      truth: For each path of a leaf of rank 2 or more, the axes that its uses have as
+        their fan-in. More than one entry: used in two ways.
+    """
+
+    params: Any
+    apply: Callable[..., Any]
+    inputs: tuple[Any, ...]
+    truth: Mapping[Path, frozenset[Axes]]
+
+
+def make(
+    params: Any,
+    apply: Callable[..., Any],
+    inputs: Iterable[Any],
+    uses: Truth,
+    also: Mapping[Path, Axes] | None = None,
+    unused: Iterable[Path] = (),
+) -> Model:
+    """Returns the model, once every leaf of rank 2 or more has its truth.
+
+    Args:
+      params: Parameters, or their shapes.
+      apply: The forward pass, ``apply(params, *inputs)``.
+      inputs: Inputs, or their shapes.
+      uses: What the layers say.
+      also: Uses outside any layer, by patterns of paths: a tied embedding, say.
+      unused: Patterns of paths that `apply` does not use.
+
+    Raises:
+      LookupError: A leaf of which nobody says what it is.
+    """
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+    rows = [row for row in describe(params, None_everywhere).rows if len(row.shape) > 1]
+    truth = {}
+    for row in rows:
+        found = set(uses.get(row.path, ()))
+        found |= {a for p, a in (also or {}).items() if fnmatchcase(row.path, p)}
+        found |= {UNUSED for pattern in unused if fnmatchcase(row.path, pattern)}
+        truth[row.path] = frozenset(_canonical(axes, row.shape) for axes in found)
+    missing = [f"{r.path} {r.shape}" for r in rows if not truth[r.path]]
+    if missing:
+        raise LookupError(f"No layer says what these are: {', '.join(missing)}")
+    return Model(params, apply, tuple(inputs), truth)
+
+
+def None_everywhere(tree: Any) -> Any:
+    return jax.tree.map(lambda _: None, tree)
+
+
+def _canonical(axes: Axes, shape: tuple[int, ...]) -> Axes:
+    """Returns ascending axes from the first; a fan-in of one number is none."""
+    if axes is None:
+        return None
+    axes = tuple(sorted(axis % len(shape) for axis in axes))
+    return axes if math.prod(shape[axis] for axis in axes) > 1 else None
+
+
+def einsum_axes(equation: str, operand: int = 1) -> Axes:
+    """Returns the axes of one operand that the equation contracts, from the last."""
+    inputs, output = equation.replace(" ", "").split("->")
+    kernel = inputs.split(",")[operand].replace("...", "")
+    return tuple(i - len(kernel) for i, k in enumerate(kernel) if k not in output)
