@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import jax
 from optax_gc import describe
+from optax_gc._axes import Leaf
 
 # Fan-in axes as a layer's definition has them, counted from the last, because layers
 # are stacked in front (`nn.scan`, `vmap`); None is left alone.
@@ -88,3 +89,16 @@ def einsum_axes(equation: str, operand: int = 1) -> Axes:
     inputs, output = equation.replace(" ", "").split("->")
     kernel = inputs.split(",")[operand].replace("...", "")
     return tuple(i - len(kernel) for i, k in enumerate(kernel) if k not in output)
+
+
+def verdict(row: Leaf, uses: frozenset[Axes]) -> str:
+    """Returns how a reader's row compares with the truth.
+
+    A leaf that is used in two ways should be in doubt, and left alone.
+    """
+    if len(uses) > 1:
+        return "two ways said" if row.doubt and row.axes is None else "two ways unsaid"
+    right, sure = {row.axes} == uses, not row.doubt
+    if right:
+        return "right" if sure else "right ?"
+    return "wrong in silence" if sure else "wrong ?"
