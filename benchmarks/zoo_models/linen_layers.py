@@ -110,21 +110,24 @@ def model(
     also: Mapping[Path, Axes] | None = None,
     unused: tuple[Path, ...] = (),
     layers: Mapping[type, Rule] = LAYERS,
+    named: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Model:
-    """Returns the model of a module called with `inputs` (shapes) and `options`."""
+    """Returns the model of a module called with `inputs`, `named` ones and `options`."""
+    named = named or {}
     key = jax.random.key(0)
     keys = {"params": key, "dropout": key}
     init = functools.partial(module.init, **options)
-    variables = jax.eval_shape(init, keys, *inputs)
+    variables = jax.eval_shape(init, keys, *inputs, **named)
     params = variables.pop("params")
     mutable = [*variables]
 
-    def apply(params: Any, state: Any, *inputs: Any) -> Any:
+    def apply(params: Any, state: Any, named: Any, *inputs: Any) -> Any:
         variables = {"params": params, **state}
-        return module.apply(variables, *inputs, mutable=mutable, rngs=keys, **options)
+        call = functools.partial(module.apply, mutable=mutable, rngs=keys, **options)
+        return call(variables, *inputs, **named)
 
-    arguments = (variables, *inputs)
+    arguments = (variables, named, *inputs)
     traced = functools.partial(jax.eval_shape, apply, params, *arguments)
     return make(params, apply, arguments, record(traced, layers), also, unused)
 

@@ -53,27 +53,24 @@ def make(
       inputs: Inputs, or their shapes.
       uses: What the layers say.
       also: Uses outside any layer, by patterns of paths: a tied embedding, say.
-      unused: Patterns of paths that `apply` does not use.
+      unused: Patterns of paths that `apply` does not use, or stops the gradient of.
 
     Raises:
       LookupError: A leaf of which nobody says what it is.
     """
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
-    rows = [row for row in describe(params, None_everywhere).rows if len(row.shape) > 1]
+    rows = [row for row in describe(params, {"*": None}).rows if len(row.shape) > 1]
     truth = {}
     for row in rows:
         found = set(uses.get(row.path, ()))
         found |= {a for p, a in (also or {}).items() if fnmatchcase(row.path, p)}
-        found |= {UNUSED for pattern in unused if fnmatchcase(row.path, pattern)}
+        if any(fnmatchcase(row.path, pattern) for pattern in unused):
+            found = {UNUSED}
         truth[row.path] = frozenset(_canonical(axes, row.shape) for axes in found)
     missing = [f"{r.path} {r.shape}" for r in rows if not truth[r.path]]
     if missing:
         raise LookupError(f"No layer says what these are: {', '.join(missing)}")
     return Model(params, apply, tuple(inputs), truth)
-
-
-def None_everywhere(tree: Any) -> Any:
-    return jax.tree.map(lambda _: None, tree)
 
 
 def _canonical(axes: Axes, shape: tuple[int, ...]) -> Axes:
