@@ -288,15 +288,25 @@ def _dynamic_slice(reader: Reader, eqn: Any, values: Values) -> Value:
             dims[d] = some(part.dims[d], new[d])
         return part.with_dims(dims)
 
-    taken = table.map(take)
-    by_data = any(indices[d].data for d in chosen)
-    return _looked_up(reader, taken, indices) if by_data else taken
+    if any(indices[d].data for d in chosen):
+        table = _looked_up(reader, table, chosen, indices)
+    return table.map(take)
 
 
-def _looked_up(reader: Reader, value: Value, indices: Values) -> Value:
-    """Returns what data has chosen: an expert still, or a row of a table."""
+def _looked_up(
+    reader: Reader, value: Value, chosen: Iterable[int], indices: Values
+) -> Value:
+    """Returns a table that data chooses from along some dimensions.
 
-    return _with_data(value.map(lambda part: _by_data(reader, part)), indices)
+    A part that has no axis there is a kernel that the rows went through, or a scale.
+    """
+    uses, parts = data(value, *indices).uses, []
+    for part in value.parts:
+        if part.met or part.at(chosen):
+            parts.append(_by_data(reader, part))
+        else:
+            uses |= reader.settle(dataclasses.replace(part, adapter=True), "multiplied")
+    return dataclasses.replace(value, parts=tuple(parts), data=True, uses=uses)
 
 
 def _by_data(reader: Reader, part: Part) -> Part:
@@ -326,9 +336,9 @@ def _gather(reader: Reader, eqn: Any, values: Values) -> Value:
         return part.with_dims(dims, () if by_index else part.at(sorted(dropped)))
 
     table, index = values
-    taken = table.map(take)
-    chosen = bool(numbers.start_index_map)
-    return _looked_up(reader, taken, [index]) if index.data and chosen else taken
+    if index.data:
+        table = _looked_up(reader, table, numbers.start_index_map, [index])
+    return table.map(take)
 
 
 @rule("dynamic_update_slice", "scatter", "scatter-add", "scatter_add", "scatter-mul")
@@ -418,7 +428,8 @@ def _multiplied(reader: Reader, values: Values) -> Value:
     parts: list[Part] = []
     for i, value in enumerate(values):
         others = [v for j, v in enumerate(values) if j != i]
-        parts += (_met(reader, part, "multiplied", others) for part in value.parts)
+        how = "looked up" if any(v.one_hot for v in others) else "multiplied"
+        parts += (_met(reader, part, how, others) for part in value.parts)
     result = Value(True, merged(parts), data(*values).uses, _same(values))
     one_hot = any(value.one_hot for value in values) and not parts
     return dataclasses.replace(result, one_hot=one_hot)
@@ -575,7 +586,8 @@ def _as_inputs(
         kept, uses = [], value.uses
         for part in value.parts:
             outputs = part.at(d for d in range(len(part.dims)) if d not in used)
-            if part.kernel and (outputs or not rival.parts):
+            row = part.met == "looked up" and not rival.data
+            if part.kernel and not row and (outputs or not rival.parts):
                 kept.append(part)
             else:
                 uses |= reader.settle(part)
