@@ -1,7 +1,6 @@
 """One model of the zoo: a function of its parameters, and the truth of each leaf."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
@@ -16,7 +15,7 @@ Axes: TypeAlias = tuple[int, ...] | None
 Path: TypeAlias = str
 Truth: TypeAlias = dict[Path, set[Axes]]
 
-LOOKED_UP = ELEMENTWISE = UNUSED = None
+LOOKED_UP = ELEMENTWISE = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +52,8 @@ def make(
       inputs: Inputs, or their shapes.
       uses: What the layers say.
       also: Uses outside any layer, by patterns of paths: a tied embedding, say.
-      unused: Patterns of paths that `apply` does not use, or stops the gradient of.
+      unused: Patterns of paths of leaves that `apply` does not use; their gradient is
+        0, so that it does not matter what a reader says.
 
     Raises:
       LookupError: A leaf of which nobody says what it is.
@@ -62,23 +62,23 @@ def make(
     rows = [row for row in describe(params, {"*": None}).rows if len(row.shape) > 1]
     truth = {}
     for row in rows:
+        if any(fnmatchcase(row.path, pattern) for pattern in unused):
+            continue
         found = set(uses.get(row.path, ()))
         found |= {a for p, a in (also or {}).items() if fnmatchcase(row.path, p)}
-        if any(fnmatchcase(row.path, pattern) for pattern in unused):
-            found = {UNUSED}
-        truth[row.path] = frozenset(_canonical(axes, row.shape) for axes in found)
-    missing = [f"{r.path} {r.shape}" for r in rows if not truth[r.path]]
+        # A fan-in of one number is left alone.
+        truth[row.path] = frozenset(_canonical(a, row.shape) or None for a in found)
+    missing = [f"{row.path} {row.shape}" for row in rows if truth.get(row.path) == set()]
     if missing:
         raise LookupError(f"No layer says what these are: {', '.join(missing)}")
     return Model(params, apply, tuple(inputs), truth)
 
 
 def _canonical(axes: Axes, shape: tuple[int, ...]) -> Axes:
-    """Returns ascending axes from the first; a fan-in of one number is none."""
+    """Returns ascending axes from the first, without those of one number."""
     if axes is None:
         return None
-    axes = tuple(sorted(axis % len(shape) for axis in axes))
-    return axes if math.prod(shape[axis] for axis in axes) > 1 else None
+    return tuple(sorted(axis % len(shape) for axis in axes if shape[axis] > 1))
 
 
 def einsum_axes(equation: str, operand: int = 1) -> Axes:
@@ -95,7 +95,7 @@ def verdict(row: Leaf, uses: frozenset[Axes]) -> str:
     """
     if len(uses) > 1:
         return "two ways said" if row.doubt and row.axes is None else "two ways unsaid"
-    right, sure = {row.axes} == uses, not row.doubt
+    right, sure = {_canonical(row.axes, row.shape)} == uses, not row.doubt
     if right:
         return "right" if sure else "right ?"
     return "wrong in silence" if sure else "wrong ?"

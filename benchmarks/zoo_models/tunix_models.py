@@ -14,7 +14,7 @@ from tunix.models.qwen2 import model as qwen2
 from tunix.models.qwen3 import model as qwen3
 
 from zoo_models import nnx_layers
-from zoo_models.model import LOOKED_UP, Axes, Model, einsum_axes
+from zoo_models.model import LOOKED_UP, Axes, Model, Path, einsum_axes
 from zoo_models.nnx_layers import always
 
 
@@ -41,13 +41,19 @@ LAYERS |= {
 }
 
 
-def build(model: type, config: Any) -> Model:
+def build(model: type, config: Any, unused: tuple[Path, ...] = ()) -> Model:
     """Returns the model of a configuration, called as the library's tests call it."""
     def create() -> nnx.Module:
         return model(config, rngs=nnx.Rngs(0))
 
     inputs = nnx.eval_shape(create).get_model_input()
-    return nnx_layers.model(create, layers=LAYERS, **inputs)
+    return nnx_layers.model(create, layers=LAYERS, unused=unused, **inputs)
+
+
+def gemma4_e2b() -> Model:
+    """Returns Gemma4 E2B, whose last 20 layers share the keys and values of others."""
+    unused = tuple(f"layers/{i}/attn/kv_einsum/w" for i in range(15, 35))
+    return build(gemma4.Gemma4, gemma4.ModelConfig.gemma4_e2b(), unused)
 
 
 def qwen3_small_experts() -> Model:
@@ -63,7 +69,6 @@ CONFIGURATIONS = {
     "Gemma2 2B": (gemma.Gemma, gemma.ModelConfig.gemma2_2b),
     "Gemma3 1B": (gemma3.Gemma3, gemma3.ModelConfig.gemma3_1b_it),
     "Gemma3 4B": (gemma3.Gemma3, gemma3.ModelConfig.gemma3_4b_it),
-    "Gemma4 E2B": (gemma4.Gemma4, gemma4.ModelConfig.gemma4_e2b),
     "Gemma4 26B-A4B": (gemma4.Gemma4, gemma4.ModelConfig.gemma4_26b_a4b),
     "Llama3.2 1B": (llama3.Llama3, llama3.ModelConfig.llama3p2_1b),
     "Llama3.1 8B": (llama3.Llama3, llama3.ModelConfig.llama3p1_8b),
@@ -73,4 +78,4 @@ CONFIGURATIONS = {
 MODELS: Mapping[str, Callable[[], Model]] = {
     name: functools.partial(lambda model, config: build(model, config()), *arguments)
     for name, arguments in CONFIGURATIONS.items()
-} | {"Qwen3 A3B, 8 experts": qwen3_small_experts}
+} | {"Gemma4 E2B": gemma4_e2b, "Qwen3 A3B, 8 experts": qwen3_small_experts}
