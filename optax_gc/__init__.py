@@ -9,6 +9,7 @@ from optax_gc._centralize import centralize as centralize
 from optax_gc._centralize import centralize_gradients as centralize_gradients
 from optax_gc._report import describe as describe
 from optax_gc._report import removed_energy as removed_energy
+from optax_gc._traced import traced_fan_in as traced_fan_in
 
 __version__ = _version("optax_gc")
 
@@ -20,4 +21,5 @@ __all__ = [
     "describe",
     "fan_in",
     "removed_energy",
+    "traced_fan_in",
 ]

@@ -35,6 +35,7 @@ class Choice:
     axes: Shape | None
     why: str
     doubt: str = ""
+    stacked: Shape = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,12 +214,12 @@ def _leaf(path: KeyPath, leaf: Any, choice: Choice) -> Leaf:
     elif 0 in shape:
         choice = Choice(None, "empty")
     if choice.axes is None:
-        return Leaf(_path(path), shape, None, None, choice.why, choice.doubt)
-    place = f"{_path(path)!r} of shape {shape}. Use None to leave a leaf alone."
+        return Leaf(path_name(path), shape, None, None, choice.why, choice.doubt)
+    place = f"{path_name(path)!r} of shape {shape}. Use None to leave a leaf alone."
     axes = normalize(choice.axes, shape, place)
     size = math.prod(shape[axis] for axis in axes)
     doubt = choice.doubt or ("a fan-in of 1 makes its gradient 0" if size == 1 else "")
-    return Leaf(_path(path), shape, axes, size, choice.why, doubt)
+    return Leaf(path_name(path), shape, axes, size, choice.why, doubt)
 
 
 def _overrides(patterns: Mapping[str, Policy | Axes]) -> Policy:
@@ -232,7 +233,7 @@ def _overrides(patterns: Mapping[str, Policy | Axes]) -> Policy:
         return tree_map_with_path(choose, tree, *answers)
 
     def choose(path: KeyPath, _: Any, *answers: Any) -> Any:
-        matches = (fnmatchcase(_path(path), glob) for glob in globs)
+        matches = (fnmatchcase(path_name(path), glob) for glob in globs)
         return next(compress(answers, matches))
 
     return policy
@@ -347,7 +348,7 @@ def _names(path: KeyPath) -> Names:
     return tuple(keystr((key,), simple=True) for key in path)
 
 
-def _path(path: KeyPath) -> str:
+def path_name(path: KeyPath) -> str:
     return "/".join(_names(path))
 
 
