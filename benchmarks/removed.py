@@ -192,7 +192,7 @@ def measure(name: str, case: Case) -> tuple[dict[str, Any], list[dict[str, Any]]
 
     began = time.perf_counter()
     step, shares = compiled(case.model)
-    params = case.model.init(jax.random.key(0), case.batch(0)[0])["params"]
+    params = jax.jit(case.model.init)(jax.random.key(0), case.batch(0)[0])["params"]
     start, state = mean_shares(params), OPTIMIZER.init(params)
     for i in range(case.steps):
         params, state, loss = step(params, state, *case.batch(i))
@@ -234,10 +234,10 @@ def fed_by(path: str, behind: dict[str, str]) -> str:
 
 
 def percent(share: float) -> str:
-    """Returns a share in percent with two digits, without the sign."""
+    """Returns a share below 99.5 % in percent, without the sign, as a digit or two."""
     if share < SMALLEST:
         return "0"
-    return f"{100 * share:.2g}" if share < 0.995 else "100"
+    return f"{100 * share:.{1 if share < 0.001 else 2}g}"
 
 
 def span(shares: list[float]) -> str:
@@ -293,7 +293,8 @@ def plot(record: dict[str, Any], path: pathlib.Path) -> None:
     with mpl.rc_context(dict.fromkeys((*colours, "ytick.color"), ink)):
         figure = Figure(figsize=(8.4, 4.4), layout="constrained")
         draw_shares(figure.add_subplot(), by_input(record), ink)
-        figure.suptitle("How much of a kernel's gradient GC removes", weight="bold")
+        title = "How much of a kernel's gradient GC removes, by what feeds the kernel"
+        figure.suptitle(title, weight="bold")
         figure.savefig(path, dpi=130, transparent=True)
 
 
@@ -301,26 +302,20 @@ def draw_shares(panel: Any, groups: dict[str, list[dict[str, Any]]], ink: str) -
     """Draws a line for each group: its kernels at the start, trained, and by chance."""
     colour = "#d9731a"
     for y, kernels in enumerate(groups.values()):
-        chance = np.mean([100 / row["fan_in"] for row in kernels])
         start, end = ([100 * row[key] for row in kernels] for key in ("start", "end"))
-        panel.hlines(y, 0, 100, ink, lw=0.6, alpha=0.5)
+        chance = np.mean([100 / row["fan_in"] for row in kernels])
+        panel.hlines(y, 0, max(start + end), ink, lw=0.8, alpha=0.6)
         marks = [
             panel.scatter(start, [y] * len(start), 46, "none", edgecolors=colour),
             panel.scatter(end, [y] * len(end), 46, colour, alpha=0.8, lw=0),
-            panel.vlines(chance, y - 0.27, y + 0.27, ink, lw=2),
+            panel.scatter([chance], [y], 300, ink, marker="|", lw=2),
         ]
-        trained = f"{span([row['end'] for row in kernels])} %"
-        panel.text(104, y, trained, va="center")
-    panel.legend(
-        marks,
-        ["at the start", "trained: the range at the right", "by chance: 1 / fan-in"],
-        loc="lower left",
-        bbox_to_anchor=(0.06, 0.02),
-        frameon=False,
-    )
-    panel.set_yticks(range(len(groups)), [f"behind {name}" for name in groups])
+        panel.text(104, y, f"{span([row['end'] for row in kernels])} %", va="center")
+    names = "a kernel at the start", "trained, range at the right", "chance: 1 / fan-in"
+    panel.legend(marks, names, loc="upper right", frameon=False)
+    panel.set_yticks(range(len(groups)), groups)
     panel.set(xlim=(-2, 102), ylim=(len(groups) - 0.4, -0.6))
-    panel.set_xlabel("share of the squared norm, %; each point is a kernel")
+    panel.set_xlabel("share of the gradient's squared norm, %")
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.tick_params(left=False)
 
