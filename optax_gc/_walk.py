@@ -22,7 +22,8 @@ from optax_gc._parts import (
     Value,
     whole_axes,
 )
-from optax_gc._rules import RULES, Values, data, shape
+from optax_gc._rules import RULES
+from optax_gc._rules.base import Values, data, shape
 
 _JAXPRS = (core.Jaxpr, core.ClosedJaxpr)
 # What a rule may raise that reads what another version of JAX calls otherwise.

@@ -311,6 +311,14 @@ def twice(x, kernel):
 twice.defvjp(lambda x, w: (twice(x, w), (x, w)), lambda s, g: (g @ s[1].T, s[0].T @ g))
 
 
+@jax.custom_vjp
+def signs(kernel):
+    return jnp.sign(kernel)
+
+
+signs.defvjp(lambda kernel: (signs(kernel), None), lambda _, g: (g,))
+
+
 @pytest.mark.parametrize("name", ONE_USE)
 def test_a_leaf_is_read(name):
     f, shapes, x, axes = ONE_USE[name]
@@ -417,6 +425,11 @@ REPARAMETRIZED = {
         lambda p, x: x @ (p["w"] + p["s"] * jnp.sin(x[:4, :3])),
         {"w": (4, 3), "s": (4, 3)},
         {"w": (0,), "s": (0,)},
+    ),
+    "signs, their gradient passed straight through": (
+        lambda p, x: x @ signs(p["w"]),
+        {"w": (4, 3)},
+        {"w": (0,)},
     ),
     "straight-through rounding": (
         lambda p, x: x @ (p["w"] + lax.stop_gradient(jnp.round(p["w"]) - p["w"])),
@@ -567,6 +580,18 @@ def test_a_learned_query_through_its_kernel_leaves_both_in_doubt():
     own, other = "contracted with 'probe' over (0,)", "or the data over (1,)"
     assert found["query"].doubt == f"{own}, {other}"
     assert "contracted with 'query' over (1,)" in found["probe"].doubt
+
+
+def test_a_bias_in_a_product_of_parameters_settles_nothing():
+    def f(params, x):
+        query = params["probe"] @ params["query"]["kernel"] + params["query"]["bias"]
+        return query @ x.T
+
+    query = {"kernel": zeros(4, 4), "bias": zeros(4)}
+    found = rows(f, {"probe": zeros(1, 4), "query": query}, X)
+    assert found["query/kernel"].axes is found["probe"].axes is None
+    assert "contracted with 'probe'" in found["query/kernel"].doubt
+    assert found["query/bias"].axes is None
 
 
 def test_another_use_tells_the_kernel_in_a_product_of_parameters():
