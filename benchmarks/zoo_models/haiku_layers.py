@@ -17,7 +17,7 @@ STACK = "__layer_stack_no_per_layer/"  # inside of `hk.layer_stack` it is not kn
 
 
 def linear(*_: Any) -> Mapping[str, Axes]:
-    return {"w": (-2,)}
+    return {"w": (-2,), "b": ELEMENTWISE}
 
 
 def conv(layer: Any, *_: Any) -> Mapping[str, Axes]:
