@@ -22,7 +22,7 @@ from optax_gc._parts import (
     Value,
     whole_axes,
 )
-from optax_gc._rules import RULES
+from optax_gc._rules import RULES, WITHOUT_GRADIENT
 from optax_gc._rules.base import Values, data, shape
 
 _JAXPRS = (core.Jaxpr, core.ClosedJaxpr)
@@ -248,7 +248,7 @@ class Walk:
                 inner = getattr(program, "jaxpr", program)
                 within = self._needs(inner, levels)
                 need(eqn.invars, (within.get(var, 0) for var in inner.invars))
-            elif name == "stop_gradient":
+            elif name in WITHOUT_GRADIENT:
                 need(eqn.invars, [min(level, FOR_ITS_VALUE)])
             else:
                 need(eqn.invars, [level] * len(eqn.invars))

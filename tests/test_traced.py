@@ -264,6 +264,18 @@ ONE_USE = {
         TOKENS,
         None,
     ),
+    "its nearest row looked up": (
+        lambda p, x: jax.device_put(p["w"].T)[jnp.argmin(x @ p["w"], axis=1)],
+        {"w": (4, 9)},
+        X,
+        None,
+    ),
+    "a row summed by one-hot": (
+        lambda p, i: (jax.nn.one_hot(i, 9)[:, :, None] * p["w"]).sum(1),
+        {"w": (9, 4)},
+        TOKENS,
+        None,
+    ),
     "added": (lambda p, x: jnp.tanh(x + p["w"]), {"w": (5, 4)}, X, None),
     "multiplied": (lambda p, x: jnp.tanh(x * p["w"]), {"w": (5, 4)}, X, None),
     "multiplied by einsum": (
