@@ -27,7 +27,7 @@ from optax_gc._rules.base import Values, data, shape
 
 _JAXPRS = (core.Jaxpr, core.ClosedJaxpr)
 # What a rule may raise that reads what another version of JAX calls otherwise.
-_UNREAD = (LookupError, AttributeError, TypeError, ValueError)
+_UNREAD = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
 NEEDED, FOR_ITS_VALUE = 2, 1  # with its gradient, or without
 
 
