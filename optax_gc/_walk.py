@@ -22,12 +22,12 @@ from optax_gc._parts import (
     Value,
     whole_axes,
 )
-from optax_gc._rules import RULES
+from optax_gc._rules import RULES, WITHOUT_GRADIENT
 from optax_gc._rules.base import Values, data, shape
 
 _JAXPRS = (core.Jaxpr, core.ClosedJaxpr)
 # What a rule may raise that reads what another version of JAX calls otherwise.
-_UNREAD = (LookupError, AttributeError, TypeError, ValueError)
+_UNREAD = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
 NEEDED, FOR_ITS_VALUE = 2, 1  # with its gradient, or without
 
 
@@ -248,7 +248,7 @@ class Walk:
                 inner = getattr(program, "jaxpr", program)
                 within = self._needs(inner, levels)
                 need(eqn.invars, (within.get(var, 0) for var in inner.invars))
-            elif name == "stop_gradient":
+            elif name in WITHOUT_GRADIENT:
                 need(eqn.invars, [min(level, FOR_ITS_VALUE)])
             else:
                 need(eqn.invars, [level] * len(eqn.invars))

@@ -2,14 +2,11 @@
 
 import warnings
 
-import equinox as eqx
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 from flax import linen as nn
-from flax import nnx
 from jax import lax
 from jax.experimental import pallas as pl
 
@@ -260,6 +257,18 @@ ONE_USE = {
     ),
     "looked up by one-hot": (
         lambda p, i: jax.nn.one_hot(i, 9) @ p["w"],
+        {"w": (9, 4)},
+        TOKENS,
+        None,
+    ),
+    "its nearest row looked up": (
+        lambda p, x: jax.device_put(p["w"].T)[jnp.argmin(x @ p["w"], axis=1)],
+        {"w": (4, 9)},
+        X,
+        None,
+    ),
+    "a row summed by one-hot": (
+        lambda p, i: (jax.nn.one_hot(i, 9)[:, :, None] * p["w"]).sum(1),
         {"w": (9, 4)},
         TOKENS,
         None,
@@ -704,53 +713,6 @@ def test_recurrent_cells_of_linen_are_read(cell):
     found = read(model.apply, variables, x)
     for path, axes in found.items():
         assert axes == ((0,) if path.endswith("kernel") else None), path
-
-
-def test_nnx_is_read():
-    model = nnx.Sequential(
-        nnx.Linear(4, 8, rngs=nnx.Rngs(0)), nnx.LayerNorm(8, rngs=nnx.Rngs(0))
-    )
-    graph, params = nnx.split(model, nnx.Param)
-    found = read(lambda p, x: nnx.merge(graph, p)(x), params, X)
-    assert found == {
-        "layers/0/bias": None,
-        "layers/0/kernel": (0,),
-        "layers/1/bias": None,
-        "layers/1/scale": None,
-    }
-
-
-def test_haiku_is_read():
-    def forward(x):
-        x = hk.Conv2DTranspose(4, 3, name="up")(x)
-        return hk.Linear(3, name="head")(x.mean((1, 2)))
-
-    net = hk.transform(forward)
-    params = net.init(jax.random.key(0), IMAGES)
-    found = read(net.apply, params, None, IMAGES)
-    assert found == {"head/b": None, "head/w": (0,), "up/b": None, "up/w": (0, 1, 3)}
-
-
-def test_equinox_is_read():
-    class Model(eqx.Module):
-        table: eqx.nn.Embedding
-        mlp: eqx.nn.MLP
-
-        def __call__(self, token):
-            return self.mlp(self.table(token))
-
-    keys = jax.random.split(jax.random.key(0))
-    model = Model(
-        eqx.nn.Embedding(9, 4, key=keys[0]), eqx.nn.MLP(4, 3, 8, 1, key=keys[1])
-    )
-    found = rows(lambda m, x: jax.vmap(m)(x), model, TOKENS)
-    axes = {p: row.axes for p, row in found.items() if row.axes or "weight" in p}
-    assert axes == {
-        "mlp/layers/0/weight": (1,),
-        "mlp/layers/1/weight": (1,),
-        "table/weight": None,
-    }
-    assert not any(row.doubt for row in found.values())
 
 
 def test_a_list_without_names_is_read():

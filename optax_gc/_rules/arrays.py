@@ -78,7 +78,10 @@ def _rev(reader: Reader, eqn: Any, values: Values) -> Value:
     return values[0].map(turn, values[0].same)
 
 
-@rule("optimization_barrier", "sharding_constraint", "pvary", "pcast", "copy", "copy_p")
+@rule(
+    *("optimization_barrier", "sharding_constraint", "pvary", "pcast", "copy"),
+    *("copy_p", "device_put"),
+)
 def _as_they_are(reader: Reader, eqn: Any, values: Values) -> list[Value]:
     return list(values)
 

@@ -17,7 +17,7 @@ from optax_gc._rules.base import (
 )
 
 _LINEAR = ("neg", "convert_element_type", "reduce_precision", "real", "conj")
-_COMPARES = ("eq", "ne", "lt", "le", "gt", "ge", "is_finite")
+COMPARES = ("eq", "ne", "lt", "le", "gt", "ge", "is_finite", "argmax", "argmin")
 _OTHERS = (
     *("exp", "exp2", "log", "log1p", "expm1", "sin", "cos", "tan", "tanh", "sinh"),
     *("cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2", "logistic"),
@@ -49,7 +49,7 @@ def _elementwise(reader: Reader, eqn: Any, values: Values) -> Value:
     return data(*(settled(reader, value, "elementwise") for value in values))
 
 
-@rule(*_COMPARES, "argmax", "argmin")
+@rule(*COMPARES)
 def _compare(reader: Reader, eqn: Any, values: Values) -> Value:
     """A comparison has no gradient. An index compared with all is one-hot."""
     if not any(value.data for value in values):

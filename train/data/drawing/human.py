@@ -5,8 +5,17 @@ from __future__ import annotations
 import dataclasses
 import random
 
-from train.drawing.body import Body, Vector, along, cos, sin
-from train.drawing.looks import BLACK, HAIRS, LIPS, SKINS, WHITE, cloth, jitter, pick
+from train.data.drawing.body import Body, Vector, along, cos, sin
+from train.data.drawing.looks import (
+    BLACK,
+    HAIRS,
+    LIPS,
+    SKINS,
+    WHITE,
+    cloth,
+    jitter,
+    pick,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """How well a linear classifier does on trivial cues of the embedded dataset.
 
-    python -m train.cues
+    python -m train.data.cues
 
 It should do badly: what tells horses from humans is their shape.
 """

@@ -10,14 +10,14 @@ import random
 import numpy as np
 from PIL import Image
 
-from train.drawing import scenery
-from train.drawing.body import Body, cos, sin, turn
-from train.drawing.horse import horse
-from train.drawing.human import human
-from train.drawing.light import Light, composite, shadow
-from train.drawing.looks import pick
-from train.drawing.resample import enlarge
-from train.drawing.surface import HeightField
+from train.data.drawing import scenery
+from train.data.drawing.body import Body, cos, sin, turn
+from train.data.drawing.horse import horse
+from train.data.drawing.human import human
+from train.data.drawing.light import Light, composite, shadow
+from train.data.drawing.looks import pick
+from train.data.drawing.resample import enlarge
+from train.data.drawing.surface import HeightField
 
 VERSION = "1.0.0"
 SIZE = 300

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from train.drawing.body import Body, Capsule
+from train.data.drawing.body import Body, Capsule
 
 EMPTY = np.float32(-1e9)  # height of a pixel that no capsule covers
 OVERSAMPLING = 2

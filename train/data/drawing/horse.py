@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import random
 
-from train.drawing.body import Body, Vector, along, cos, sin
-from train.drawing.looks import BLACK, COATS, HOOF, WHITE, jitter, pick
+from train.data.drawing.body import Body, Vector, along, cos, sin
+from train.data.drawing.looks import BLACK, COATS, HOOF, WHITE, jitter, pick
 
 GAITS = {  # swing in degrees; phases of the left and right fore, left and right hind
     "stand": (5, (0.0, 0.4, 0.3, 0.8)),

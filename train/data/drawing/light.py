@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from train.drawing.body import Body, Capsule, Vector, sin
-from train.drawing.resample import box_blur, enlarge, shrink
-from train.drawing.surface import EMPTY, HeightField
+from train.data.drawing.body import Body, Capsule, Vector, sin
+from train.data.drawing.resample import box_blur, enlarge, shrink
+from train.data.drawing.surface import EMPTY, HeightField
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ import random
 
 import numpy as np
 
-from train.drawing.body import Vector
-from train.drawing.resample import enlarge
+from train.data.drawing.body import Vector
+from train.data.drawing.resample import enlarge
 
 LATTICE = 64  # a power of two
 

@@ -1,6 +1,6 @@
 """The embedded dataset as a TFDS builder, and its contact sheet.
 
-python -m train.rendered contact.png --rows 6 --columns 8
+python -m train.data.rendered contact.png --rows 6 --columns 8
 """
 
 import argparse
@@ -15,7 +15,7 @@ import rich.progress
 import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw
 
-from train.drawing import scene
+from train.data.drawing import scene
 
 
 class Rendered(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
-from train.drawing.body import Vector
+from train.data.drawing.body import Vector
 
 BLACK = (0.05, 0.045, 0.05)
 WHITE = (0.9, 0.88, 0.85)
