@@ -127,7 +127,7 @@ def attention() -> Model:
         embedding = layers.ReversibleEmbedding(100, 64)
         x = embedding(tokens)
         x = x + layers.MultiHeadAttention(4, 16)(x, x)
-        x = x + layers.GroupedQueryAttention(16, 4, 2)(x, x)
+        x = x + layers.GroupQueryAttention(16, 4, 2)(x, x)
         x = layers.EinsumDense("abc,cde->abde", (None, 4, 8), bias_axes="de")(x)
         x = layers.EinsumDense("abde,cde->abc", (None, 64))(x)
         return keras.Model(tokens, embedding(x, reverse=True))

@@ -24,7 +24,7 @@ Rule: TypeAlias = Callable[[Any, str, tuple[Any, ...]], Mapping[str, Axes]]
 
 
 def dense(*_: Any) -> Mapping[str, Axes]:
-    return {"kernel": (-2,)}
+    return {"kernel": (-2,), "bias": ELEMENTWISE}
 
 
 def dense_general(layer: nn.DenseGeneral, *_: Any) -> Mapping[str, Axes]:
@@ -34,7 +34,8 @@ def dense_general(layer: nn.DenseGeneral, *_: Any) -> Mapping[str, Axes]:
 
 
 def conv(layer: nn.Conv, *_: Any) -> Mapping[str, Axes]:
-    return {"kernel": tuple(range(-len(_as_tuple(layer.kernel_size)) - 2, -1))}
+    inputs = tuple(range(-len(_as_tuple(layer.kernel_size)) - 2, -1))
+    return {"kernel": inputs, "bias": ELEMENTWISE}
 
 
 def conv_local(*_: Any) -> Mapping[str, Axes]:
@@ -51,7 +52,11 @@ def embed(layer: nn.Embed, method: str, _: Any) -> Mapping[str, Axes]:
     return {"embedding": (-1,) if method == "attend" else LOOKED_UP}
 
 
-def einsum(layer: nn.Einsum, _: str, args: tuple[Any, ...]) -> Mapping[str, Axes]:
+def einsum(
+    layer: nn.Einsum, method: str, args: tuple[Any, ...]
+) -> Mapping[str, Axes]:
+    if method != "__call__":
+        return {}
     equation = args[1] if len(args) > 1 else layer.einsum_str
     return {"kernel": einsum_axes(equation), "bias": ELEMENTWISE}
 
