@@ -18,7 +18,7 @@ from optax_gc import (
     removed_energy,
     traced_fan_in,
 )
-from train import layers
+from train.tasks import layers
 
 
 @pytest.fixture(autouse=True)

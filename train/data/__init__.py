@@ -26,8 +26,8 @@ from PIL import Image
 from tensorflow_datasets.core.download import resource
 from tensorflow_datasets.image_classification import horses_or_humans
 
-from train.command import Failure, UsageError
 from train.data import rendered
+from train.faults import Failure, UsageError
 
 SERVER_PATIENCE = 3.0  # seconds that a data server is given to answer
 DOWNLOAD_PATIENCE = 30.0  # seconds without a byte after which a download has failed

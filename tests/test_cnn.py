@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from flax import traverse_util
 
-from train.model import CNN
+from train.tasks.cnn import CNN
 
 KERNELS = {
     "Conv_0": (3, 3, 3, 16),

@@ -14,8 +14,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from train.command import Failure
 from train.config import Config
+from train.faults import Failure
 
 PATIENCE = 60  # seconds without a sign of life after which a process counts as lost
 

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from train.command import Failure
+from train.engine.state import State
+from train.faults import Failure
 
 KEPT = 2  # checkpoints of a run; the older one is for when the newer is damaged
 
@@ -26,9 +27,10 @@ class CheckpointError(Failure):
 class Progress:
     """How far a run is: in which epoch, and the sums over its steps so far.
 
-    `epoch` counts from 1, `steps` and `images` are those of the epoch that are done.
-    `loss` and `correct` are sums over images, `removed` a sum over steps for each leaf
-    that is centralized, by path. `seconds` is the time they took.
+    `epoch` counts from 1, `steps` and `images` are those of the epoch that are done (an
+    image is any example). `loss` and `correct` are sums over images, `removed` a sum
+    over steps for each leaf that is centralized, by path. `seconds` is the time they
+    took.
     """
 
     epoch: int = 1
@@ -47,8 +49,8 @@ class Checkpoints:
         self.folder = folder.resolve()
         absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax raises what it logs
 
-    def save(self, step: int, state: Any, progress: Progress) -> None:
-        """Writes a pytree of arrays and the progress, atomically; drops old ones.
+    def save(self, step: int, state: State, progress: Progress) -> None:
+        """Writes a state and the progress, atomically; drops old ones.
 
         Raises:
           CheckpointError: if it cannot be written; then the older ones are kept.
@@ -65,7 +67,7 @@ class Checkpoints:
                 manager.save(
                     step,
                     args=ocp.args.Composite(
-                        state=ocp.args.StandardSave(state),
+                        state=ocp.args.StandardSave(layout(state)),
                         record=ocp.args.JsonSave(record),
                     ),
                 )
@@ -76,12 +78,12 @@ class Checkpoints:
             ) from error
 
     def restore(
-        self, like: Any, warn: Callable[[str], None]
-    ) -> tuple[Any, Progress] | None:
+        self, like: State, warn: Callable[[str], None]
+    ) -> tuple[State, Progress] | None:
         """Returns the newest undamaged checkpoint, or None if there is none.
 
         Args:
-          like: a pytree with the shapes and dtypes of the state.
+          like: a state with the same structure, shapes and dtypes.
           warn: is told of each damaged checkpoint.
         """
         if not self.folder.is_dir():
@@ -102,12 +104,14 @@ class Checkpoints:
         items = manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(like), record=ocp.args.JsonRestore()
+                state=ocp.args.StandardRestore(layout(like)),
+                record=ocp.args.JsonRestore(),
             ),
         )
-        if digest(items.state) != items.record["sha256"]:
+        state = like.replace(**items.state)
+        if digest(state) != items.record["sha256"]:
             raise ValueError("its arrays differ from those that were saved")
-        return items.state, Progress(**items.record["progress"])
+        return state, Progress(**items.record["progress"])
 
     def _manager(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
@@ -122,6 +126,14 @@ class Checkpoints:
         return ocp.CheckpointManager(self.folder, options=options)
 
 
+def layout(state: State) -> dict[str, Any]:
+    """Returns a state as it lies on disk: without `model_state` if that is empty."""
+    fields = dict(vars(state))
+    if not state.model_state:
+        del fields["model_state"]
+    return fields
+
+
 def digest(state: Any) -> str:
     """Returns the SHA-256 of the bytes of all leaves, in the order of the tree."""
     sha256 = hashlib.sha256()
@@ -130,7 +142,7 @@ def digest(state: Any) -> str:
     return sha256.hexdigest()
 
 
-def check_room(folder: pathlib.Path, state: Any) -> None:
+def check_room(folder: pathlib.Path, state: State) -> None:
     """Raises an `OSError` unless a file as large as the state can be written.
 
     Orbax would notice as well, but its threads would go on to complain for pages.

@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-from train.command import UsageError
 from train.config import NOT_RESULTS, Config
+from train.faults import UsageError
 
 
 def claim(config: Config) -> pathlib.Path:

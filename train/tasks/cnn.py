@@ -4,7 +4,7 @@ import jax
 from flax import linen as nn
 from jax import Array
 
-from train import layers
+from train.tasks import layers
 
 CONV_FEATURES = (16, 32, 64, 64, 64)
 DROPOUT_IN = (1, 2)  # the convolutions, counted from 0, that have dropout

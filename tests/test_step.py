@@ -1,4 +1,4 @@
-"""The training loop: its batches, its step, its metrics, its reproducibility."""
+"""The engine's step: its batches, its sums, its optimizer, its reproducibility."""
 
 import functools
 
@@ -8,32 +8,55 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from flax.training.train_state import TrainState
 
-from train import data, loop
-from train.config import Config
+from train import data, horses
+from train.engine import batches
+from train.engine.optimizer import optimizer
+from train.engine.state import init_state
+from train.engine.step import evaluate, train_step
+from train.horses import Config
+from train.tasks.horses import Horses
 
-SIDE = (
-    94  # pixels; the smallest image that five convolutions and pools leave a pixel of
-)
+SIDE = 94  # pixels; the smallest image that five convolutions and pools leave one of
 RNG = np.random.default_rng(0)
 SPLIT = data.Split(
     RNG.integers(0, 256, (7, SIDE, SIDE, 3), np.uint8),
     np.array([0, 1, 1, 0, 1, 0, 0], np.int32),
 )
-MESH = loop.all_devices()
+DATASET = data.Dataset("random", "as asked", ("horses", "humans"), SPLIT, SPLIT)
+MESH = batches.all_devices()
+SGD = optax.sgd(1.0)
 
 
-def linear(variables, images, train=False, rngs=None):
+class Linear(nn.Module):
     """A model whose loss and gradient are easily worked out by hand."""
-    del train, rngs
-    params = variables["params"]
-    return images.mean((1, 2)) @ params["w"] + params["b"]
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        del train
+        w = self.param("w", lambda _: jnp.array([1.0, -2.0, 3.0]))
+        b = self.param("b", lambda _: jnp.array(0.5))
+        return images.mean((1, 2)) @ w + b
 
 
-def linear_state(tx):
-    params = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array(0.5)}
-    return TrainState.create(apply_fn=linear, params=params, tx=tx)
+class Dropped(nn.Module):
+    """A small model with dropout."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = images[:, ::16, ::16].reshape(len(images), -1)
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return nn.Dense(1)(x)[:, 0]
+
+
+def task(model, augmented=False, per_turn=8):
+    made = Horses(DATASET, augmented)
+    made.model, made.per_turn = model, per_turn
+    return made
+
+
+def fresh(model):
+    return init_state(task(model).init(jax.random.key(0)), SGD)
 
 
 def by_hand(rows):
@@ -49,32 +72,45 @@ def by_hand(rows):
 
 def deal(indices, batch_size):
     """The batch on the devices, and how many images count."""
-    return loop.deal(SPLIT, np.array(indices), batch_size, MESH), np.int32(len(indices))
+    examples = (SPLIT.images, SPLIT.labels)
+    batch = batches.deal(examples, np.array(indices), batch_size, MESH)
+    return batch, np.int32(len(indices))
 
 
 @functools.cache
-def step(augmented, per_turn):
+def step(model, augmented, per_turn):
     """The compiled train step."""
-    options = {"mesh": MESH, "augmented": augmented, "per_turn": per_turn}
-    return jax.jit(functools.partial(loop.train_step, **options))
+    made = task(model, augmented, per_turn)
+    return jax.jit(functools.partial(train_step, task=made, tx=SGD, mesh=MESH))
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(1027, 128), (256, 128), (5, 128)])
 def test_an_epoch_covers_each_image_exactly_once(size, batch_size):
-    batches = loop.epoch_batches(0, 1, size, batch_size)
-    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    assert 0 < len(batches[-1]) <= batch_size
-    assert sorted(np.concatenate(batches)) == list(range(size))
+    made = batches.epoch_batches(0, 1, size, batch_size, keep_rest=True)
+    assert [len(batch) for batch in made[:-1]] == [batch_size] * (len(made) - 1)
+    assert 0 < len(made[-1]) <= batch_size
+    assert sorted(np.concatenate(made)) == list(range(size))
+    assert len(made) == batches.steps_an_epoch(size, batch_size, keep_rest=True)
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(1027, 128), (256, 128)])
+def test_without_the_rest_an_epoch_has_whole_batches_of_different_images(
+    size, batch_size
+):
+    made = batches.epoch_batches(0, 1, size, batch_size, keep_rest=False)
+    assert {len(batch) for batch in made} == {batch_size}
+    assert len({*np.concatenate(made)}) == size // batch_size * batch_size
+    assert len(made) == batches.steps_an_epoch(size, batch_size, keep_rest=False)
 
 
 def test_the_published_epoch_has_nine_steps_the_last_of_three_images():
-    counts = [len(batch) for batch in loop.epoch_batches(0, 1, 1027, 128)]
-    assert counts == [128] * 8 + [3]
+    made = batches.epoch_batches(0, 1, 1027, 128, keep_rest=True)
+    assert [len(batch) for batch in made] == [128] * 8 + [3]
 
 
 def test_seed_and_epoch_decide_the_order_and_it_mixes_the_whole_set():
     first, again, epoch, seed = (
-        np.concatenate(loop.epoch_batches(*key, 1024, 128))
+        np.concatenate(batches.epoch_batches(*key, 1024, 128, keep_rest=True))
         for key in ((0, 1), (0, 1), (0, 2), (1, 1))
     )
     np.testing.assert_array_equal(first, again)
@@ -87,11 +123,12 @@ def test_seed_and_epoch_decide_the_order_and_it_mixes_the_whole_set():
 def test_a_dealt_batch_has_its_images_at_their_positions(batch_size):
     indices = [6, 2, 4, 1, 3]
     batch, count = deal(indices, batch_size)
-    assert len(batch.labels) >= batch_size
+    images, labels = batch.examples
+    assert len(labels) >= batch_size
     for position, index in enumerate(indices):
         (row,) = np.flatnonzero(batch.positions == position)
-        assert np.array_equal(batch.images[row], SPLIT.images[index])
-        assert batch.labels[row] == SPLIT.labels[index]
+        assert np.array_equal(images[row], SPLIT.images[index])
+        assert labels[row] == SPLIT.labels[index]
     assert count == 5
 
 
@@ -99,9 +136,11 @@ def test_a_dealt_batch_has_its_images_at_their_positions(batch_size):
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_a_partial_batch_is_weighted_by_its_images(count, per_turn):
     indices = [6, 2, 4, 1, 3][:count]
-    before = linear_state(optax.sgd(1.0))
+    before = fresh(Linear())
     batch = deal(indices, 8)
-    state, totals, _ = step(False, per_turn)(before, *batch, jax.random.key(0))
+    state, totals, _ = step(Linear(), False, per_turn)(
+        before, *batch, jax.random.key(0)
+    )
     losses, correct, gradient = by_hand(np.array(indices))
     np.testing.assert_allclose(totals.loss, losses.sum(), rtol=1e-5)
     assert float(totals.correct) == correct.sum()
@@ -113,33 +152,19 @@ def test_a_partial_batch_is_weighted_by_its_images(count, per_turn):
 
 @pytest.mark.parametrize("per_turn", [1, 2, 7, 16])
 def test_evaluation_counts_each_image_once(per_turn):
-    state = linear_state(optax.sgd(1.0))
+    made = task(Linear())
     batch = deal(range(7), 7)
-    totals = loop.evaluate(state, *batch, mesh=MESH, per_turn=per_turn)
+    totals = evaluate(fresh(Linear()), *batch, task=made, mesh=MESH, per_turn=per_turn)
     losses, correct, _ = by_hand(np.arange(7))
     np.testing.assert_allclose(totals.loss, losses.sum(), rtol=1e-5)
     assert float(totals.correct) == correct.sum()
 
 
-class Dropped(nn.Module):
-    """A small model with dropout."""
-
-    @nn.compact
-    def __call__(self, images, *, train=False):
-        x = images[:, ::16, ::16].reshape(len(images), -1)
-        x = nn.Dropout(0.5, deterministic=not train)(x)
-        return nn.Dense(1)(x)[:, 0]
-
-
 def test_the_step_does_not_depend_on_the_images_taken_at_a_time():
-    model = Dropped()
-    variables = model.init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))
-    state = TrainState.create(
-        apply_fn=model.apply, params=variables["params"], tx=optax.sgd(1.0)
-    )
+    state = fresh(Dropped())
     batch = *deal([3, 1, 6, 0], 4), jax.random.key(5)
     (one, totals, _), (all_, all_totals, _) = (
-        step(True, per_turn)(state, *batch) for per_turn in (1, 4)
+        step(Dropped(), True, per_turn)(state, *batch) for per_turn in (1, 4)
     )
     np.testing.assert_allclose(totals.loss, all_totals.loss, rtol=1e-5)
     for before, ours, theirs in zip(
@@ -152,7 +177,7 @@ def test_the_step_does_not_depend_on_the_images_taken_at_a_time():
 def test_augmentation_changes_the_step():
     batch = *deal([3, 1, 6, 0], 4), jax.random.key(5)
     plain, augmented = (
-        step(augmented, 4)(linear_state(optax.sgd(1.0)), *batch)[1].loss
+        step(Linear(), augmented, 4)(fresh(Linear()), *batch)[1].loss
         for augmented in (False, True)
     )
     assert plain != augmented
@@ -160,7 +185,7 @@ def test_augmentation_changes_the_step():
 
 def test_rmsprop_is_kerass():
     """Keras: v = 0.9 v + 0.1 g^2; w = w - lr * g / sqrt(v + 1e-7)."""
-    tx = loop.optimizer(Config(learning_rate=0.01))
+    tx = optimizer(Config(learning_rate=0.01), Horses.recipe)
     w, v = np.array([1.0, -1.0]), np.zeros(2)
     params = {"w": jnp.array(w, jnp.float32)}
     state = tx.init(params)
@@ -174,7 +199,7 @@ def test_rmsprop_is_kerass():
 
 def test_gc_centralizes_the_gradient_before_rmsprop():
     grads = {"kernel": jnp.array(RNG.normal(size=(5, 3)), jnp.float32)}
-    with_gc, without = (loop.optimizer(Config(gc=gc)) for gc in (True, False))
+    with_gc, without = (optimizer(Config(gc=gc), Horses.recipe) for gc in (True, False))
     centralized = {"kernel": grads["kernel"] - grads["kernel"].mean(0, keepdims=True)}
     ours, _ = with_gc.update(grads, with_gc.init(grads))
     expected, _ = without.update(centralized, without.init(grads))
@@ -182,11 +207,9 @@ def test_gc_centralizes_the_gradient_before_rmsprop():
 
 
 def test_runs_of_a_seed_start_alike_with_and_without_gc():
-    states = [
-        loop.init_state(
-            jax.random.key(3), (SIDE, SIDE, 3), loop.optimizer(Config(gc=gc))
-        )
+    with_gc, without = (
+        horses.task(Config(gc=gc), DATASET).init(jax.random.key(3))
         for gc in (True, False)
-    ]
-    same = jax.tree.map(jnp.array_equal, states[0].params, states[1].params)
+    )
+    same = jax.tree.map(jnp.array_equal, with_gc, without)
     assert all(jax.tree.leaves(same))
