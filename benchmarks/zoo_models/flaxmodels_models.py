@@ -40,7 +40,6 @@ FACES = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
 NOISE = jax.ShapeDtypeStruct((2, 512), jnp.float32)
 
 
-
 def reshape(x: jax.Array, shape: Any = None, newshape: Any = None) -> jax.Array:
     """Returns ``jnp.reshape`` under its argument's old name, which StyleGAN2 gives."""
     return RESHAPE(x, newshape if shape is None else shape)

@@ -79,9 +79,7 @@ def with_images(name: str) -> Model:
     model = getattr(gm.nn, name)
     encoder = vision.SigLiPFromPatches(apply_stop_gradient=False)
     config = dataclasses.replace(model.config, vision_encoder=encoder)
-    return linen_layers.model(
-        model(config=config), TOKENS, named=IMAGES, layers=LAYERS
-    )
+    return linen_layers.model(model(config=config), TOKENS, named=IMAGES, layers=LAYERS)
 
 
 def with_lora(name: str) -> Model:

@@ -56,7 +56,7 @@ LAYERS: Mapping[type, Rule] = {
 
 
 def record(run: Callable[[], Any], layers: Mapping[type, Rule] = LAYERS) -> Truth:
-    """Returns how the parameters of each layer are used by ``run()``, by their paths."""
+    """Returns how ``run()`` uses the parameters of each layer, by their paths."""
     uses: Truth = defaultdict(set)
 
     def intercept(

@@ -94,9 +94,7 @@ MODELS: Mapping[str, Callable[[], Model]] = {
     "VanillaRNN": lambda: unrolled(lambda: hk.VanillaRNN(32)),
     "LSTM": lambda: unrolled(lambda: hk.LSTM(32)),
     "GRU": lambda: unrolled(lambda: hk.GRU(32)),
-    "DeepRNN": lambda: unrolled(
-        lambda: hk.DeepRNN([hk.LSTM(32), hk.GRU(16)])
-    ),
+    "DeepRNN": lambda: unrolled(lambda: hk.DeepRNN([hk.LSTM(32), hk.GRU(16)])),
     "Conv2DLSTM": lambda: unrolled(
         lambda: hk.Conv2DLSTM((8, 8), 4, 3),
         jax.ShapeDtypeStruct((2, 5, 8, 8, 3), jnp.float32),

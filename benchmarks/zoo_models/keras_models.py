@@ -4,12 +4,9 @@ A model's parameters are a list without names, as `Model.stateless_call` takes t
 """
 
 import functools
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 import keras

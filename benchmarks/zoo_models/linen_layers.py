@@ -52,9 +52,7 @@ def embed(layer: nn.Embed, method: str, _: Any) -> Mapping[str, Axes]:
     return {"embedding": (-1,) if method == "attend" else LOOKED_UP}
 
 
-def einsum(
-    layer: nn.Einsum, method: str, args: tuple[Any, ...]
-) -> Mapping[str, Axes]:
+def einsum(layer: nn.Einsum, method: str, args: tuple[Any, ...]) -> Mapping[str, Axes]:
     if method != "__call__":
         return {}
     equation = args[1] if len(args) > 1 else layer.einsum_str
@@ -118,7 +116,7 @@ def model(
     named: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Model:
-    """Returns the model of a module called with `inputs`, `named` ones and `options`."""
+    """Returns the model of a module called with shapes of inputs and with options."""
     named = named or {}
     key = jax.random.key(0)
     keys = {"params": key, "dropout": key}

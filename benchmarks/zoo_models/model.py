@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 import jax
+
 from optax_gc import describe
 from optax_gc._axes import Leaf
 
@@ -68,7 +69,9 @@ def make(
         found |= {a for p, a in (also or {}).items() if fnmatchcase(row.path, p)}
         # A fan-in of one number is left alone.
         truth[row.path] = frozenset(_canonical(a, row.shape) or None for a in found)
-    missing = [f"{row.path} {row.shape}" for row in rows if truth.get(row.path) == set()]
+    missing = [
+        f"{row.path} {row.shape}" for row in rows if truth.get(row.path) == set()
+    ]
     if missing:
         raise LookupError(f"No layer says what these are: {', '.join(missing)}")
     return Model(params, apply, tuple(inputs), truth)
@@ -94,7 +97,7 @@ def verdict(row: Leaf, uses: frozenset[Axes]) -> str:
     A leaf that is used in two ways should be in doubt, and left alone.
     """
     if len(uses) > 1:
-        return "two ways said" if row.doubt and row.axes is None else "two ways unsaid"
+        return "two ways" if row.doubt and row.axes is None else "two ways unsaid"
     right, sure = {_canonical(row.axes, row.shape)} == uses, not row.doubt
     if right:
         return "right" if sure else "right ?"

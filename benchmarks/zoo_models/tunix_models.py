@@ -43,6 +43,7 @@ LAYERS |= {
 
 def build(model: type, config: Any, unused: tuple[Path, ...] = ()) -> Model:
     """Returns the model of a configuration, called as the library's tests call it."""
+
     def create() -> nnx.Module:
         return model(config, rngs=nnx.Rngs(0))
 
