@@ -273,6 +273,14 @@ ONE_USE = {
         TOKENS,
         None,
     ),
+    "looked up, then a loop": (
+        lambda p, i: lax.scan(
+            lambda h, _: (jnp.tanh(h - h.mean()), None), p["w"][i], None, length=2
+        )[0],
+        {"w": (9, 4)},
+        TOKENS,
+        None,
+    ),
     "added": (lambda p, x: jnp.tanh(x + p["w"]), {"w": (5, 4)}, X, None),
     "multiplied": (lambda p, x: jnp.tanh(x * p["w"]), {"w": (5, 4)}, X, None),
     "multiplied by einsum": (
@@ -538,6 +546,19 @@ def test_the_reason_is_told(why):
 TWO_WAYS = {
     "tied embedding": (
         lambda p, x: p["w"][x[:, 0].astype(int)] @ p["w"].T,
+        (9, 4),
+        ["looked up", "contracted over (1,)"],
+    ),
+    "tied embedding around a loop": (
+        lambda p, x: (
+            lax.scan(
+                lambda h, _: (jnp.tanh(h - h.mean()), None),
+                p["w"][x[:, 0].astype(int)],
+                None,
+                length=2,
+            )[0]
+            @ p["w"].T
+        ),
         (9, 4),
         ["looked up", "contracted over (1,)"],
     ),
