@@ -41,6 +41,7 @@ LIBRARIES = {
     "haiku": ("haiku_models", "dm-haiku"),
     "equinox": ("equinox_models", "equinox"),
     "equimo": ("equimo_models", "equimo"),
+    "alphafold": ("alphafold_models", "alphafold-colabfold"),
     "keras": ("keras_models", "keras"),
 }
 READERS: Mapping[str, Callable[[Model], Any]] = {

@@ -57,6 +57,8 @@ TOKEN_TABLE = "embed_tokens/embedding"
 FULL = "original_full"
 SHORT = {"max_position_embeddings": 512}  # causal masks and sinusoids are computed
 STABLE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
+# An argmax chooses the code, through which no gradient comes back.
+QUANTIZED = STABLE | {"unused": ("quantizer/weight_proj/kernel",)}
 
 
 def clip(x: Any, a_min: Any = None, a_max: Any = None) -> Any:
@@ -133,7 +135,7 @@ ENTRIES: tuple[tuple[str, Mapping[str, Shape], Path, Mapping[str, Any]], ...] = 
     ("T5ForConditionalGeneration", SEQ2SEQ, "shared/embedding", {}),
     ("ViTForImageClassification", IMAGES, "", {}),
     ("Wav2Vec2ForCTC", AUDIO, "", STABLE),
-    ("Wav2Vec2ForPreTraining", AUDIO, "", STABLE),
+    ("Wav2Vec2ForPreTraining", AUDIO, "", QUANTIZED),
     ("WhisperForConditionalGeneration", SPEECH, "model/decoder/" + TOKEN_TABLE, {}),
     ("XGLMForCausalLM", TOKENS, "model/" + TOKEN_TABLE, SHORT),
     ("XLMRobertaForMaskedLM", TOKENS, "roberta/" + WORDS, {}),
