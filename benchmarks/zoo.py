@@ -43,6 +43,7 @@ LIBRARIES = {
     "equimo": ("equimo_models", "equimo"),
     "alphafold": ("alphafold_models", "alphafold-colabfold"),
     "keras": ("keras_models", "keras"),
+    "keras-hub": ("keras_hub_models", "keras-hub"),
 }
 READERS: Mapping[str, Callable[[Model], Any]] = {
     "fan_in": lambda _: fan_in,

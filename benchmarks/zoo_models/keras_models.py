@@ -75,33 +75,48 @@ LAYERS: Mapping[type, Rule] = {
 }
 
 
+def without_weights(create: Callable[[], keras.Model]) -> keras.Model:
+    """Returns the model that `create` makes, in which no weight has a value."""
+    with keras.StatelessScope(initialize_variables=False):
+        return create()
+
+
 def build(
-    create: Callable[[], keras.Model], also: Mapping[Path, Axes] | None = None
+    model: keras.Model,
+    also: Mapping[Path, Axes] | None = None,
+    rules: Mapping[type, Rule] = LAYERS,
+    length: int = 224,
+    unused: tuple[Path, ...] = (),
 ) -> Model:
-    """Returns the model that `create` makes, with the inputs it was made for."""
-    with keras.StatelessScope(initialize_variables=False):  # shapes alone
-        model = create()
-    inputs = tuple(
-        jax.ShapeDtypeStruct((1, *(size or 224 for size in x.shape[1:])), x.dtype)
-        for x in model.inputs
+    """Returns a model, with inputs of `length` wherever it takes any."""
+    inputs = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            (1, *(n or length for n in x.shape[1:])), x.dtype
+        ),
+        model.input,
     )
-    variables, state = model.trainable_variables, model.non_trainable_variables
-    numbers = {id(variable): str(i) for i, variable in enumerate(variables)}
+    variables, others = model.trainable_variables, model.non_trainable_variables
+    params, state = (
+        [jax.ShapeDtypeStruct(variable.shape, variable.dtype) for variable in group]
+        for group in (variables, others)
+    )
+
+    def apply(params: Any, state: Any, inputs: Any) -> Any:
+        return model.stateless_call(params, state, inputs, training=True)
+
+    return make(params, apply, (state, inputs), read(model, rules), also, unused)
+
+
+def read(model: keras.Model, rules: Mapping[type, Rule]) -> Truth:
+    """Returns how each trainable variable is used, by its number."""
+    numbers = {id(v): str(i) for i, v in enumerate(model.trainable_variables)}
     uses: Truth = defaultdict(set)
     for layer in model._flatten_layers():
-        rule = next((LAYERS[c] for c in type(layer).__mro__ if c in LAYERS), None)
+        rule = next((rules[c] for c in type(layer).__mro__ if c in rules), None)
         for name, axes in (rule(layer) if rule else {}).items():
-            if (number := numbers.get(id(getattr(layer, name, None)))) is not None:
+            if number := numbers.get(id(getattr(layer, name, None))):
                 uses[number].add(axes)
-    params, state = (
-        [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in group]
-        for group in (variables, state)
-    )
-
-    def apply(params: Any, state: Any, *inputs: Any) -> Any:
-        return model.stateless_call(params, state, *inputs, training=True)
-
-    return make(params, apply, (state, *inputs), uses, also)
+    return uses
 
 
 def functional(inputs: tuple[int, ...], *chain: Callable[[], Any]) -> Model:
@@ -113,7 +128,7 @@ def functional(inputs: tuple[int, ...], *chain: Callable[[], Any]) -> Model:
             x = layer()(x)
         return keras.Model(start, x)
 
-    return build(create)
+    return build(without_weights(create))
 
 
 def attention() -> Model:
@@ -129,7 +144,12 @@ def attention() -> Model:
         x = layers.EinsumDense("abde,cde->abc", (None, 64))(x)
         return keras.Model(tokens, embedding(x, reverse=True))
 
-    return build(create, also={"0": (-1,)})
+    return build(without_weights(create), also={"0": (-1,)})
+
+
+def application(name: str) -> Model:
+    create = functools.partial(getattr(keras.applications, name), weights=None)
+    return build(without_weights(create))
 
 
 APPLICATIONS = sorted(
@@ -159,9 +179,6 @@ LAYER_CHAINS: Mapping[str, Callable[[], Model]] = {
     "attention": attention,
 }
 MODELS: Mapping[str, Callable[[], Model]] = {
-    name: functools.partial(
-        build,
-        functools.partial(getattr(keras.applications, name), weights=None),
-    )
-    for name in APPLICATIONS
-} | LAYER_CHAINS
+    **{name: functools.partial(application, name) for name in APPLICATIONS},
+    **LAYER_CHAINS,
+}
