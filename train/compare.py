@@ -16,7 +16,7 @@ from typing import Literal
 import tyro
 
 from train import command, workdir
-from train.config import Config, Training, check, prepare_jax
+from train.config import ENLARGE, Config, Training, check, prepare_jax
 
 Arm = Literal["none", "gradient", "update"]
 Protocol = Literal["paired", "published"]
@@ -122,7 +122,7 @@ def run_all(options: Comparison, runs: dict[str, Config], stop: command.Stop) ->
     console.print(f"{len(runs) - len(open_runs)} of {len(runs)} runs are finished.")
     if not open_runs:
         return
-    dataset = data.load(options.dataset, options.data_dir)
+    dataset = data.load(options.dataset, options.data_dir, ENLARGE)
     overall = report.Overall(console, sum(map(epochs_left, open_runs)))
     with overall.progress:
         for config in open_runs:

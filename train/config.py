@@ -8,6 +8,9 @@ from typing import Literal
 from train.command import UsageError
 
 MAX_CPU_DEVICES = 16
+# In pixels: of images whose shorter side is below the first number, five convolutions
+# and pools leave nothing, so that it is enlarged to the second.
+ENLARGE = (94, 96)
 
 Optimizer = Literal["rmsprop", "sgd", "adam", "adamw"]
 Placement = Literal["gradient", "update"]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import tyro
 
 from train import command, workdir
-from train.config import Config, check, prepare_jax
+from train.config import ENLARGE, Config, check, prepare_jax
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def train(config: Config, args: list[str], stop: command.Stop) -> None:
     builder, reason = data.prepared(config.dataset, config.data_dir)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         # The images are read while the rest is imported.
-        reading = pool.submit(data.read_all, builder, reason)
+        reading = pool.submit(data.read_all, builder, reason, ENLARGE)
         import rich.console
 
         from train import loop, report
