@@ -40,6 +40,7 @@ LIBRARIES = {
     "tunix": ("tunix_models", "google-tunix"),
     "haiku": ("haiku_models", "dm-haiku"),
     "equinox": ("equinox_models", "equinox"),
+    "esm2quinox": ("esm2_models", "esm2quinox"),
     "equimo": ("equimo_models", "equimo"),
     "alphafold": ("alphafold_models", "alphafold-colabfold"),
     "keras": ("keras_models", "keras"),
@@ -170,6 +171,9 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7, help="of timing; 0 for none")
     args = parser.parse_args()
+    # The models are JAX's, whatever else is installed, and nothing is worth a GPU.
+    jax.config.update("jax_platforms", "cpu")
+    os.environ.update(KERAS_BACKEND="jax", USE_TF="0", USE_TORCH="0")
     console = Console(width=140, highlight=False)
     console.print(
         f"jax {jax.__version__}, Python {platform.python_version()}, "

@@ -1,16 +1,14 @@
-"""One of each of Equinox's layers that has weights, and ESM2."""
+"""One of each of Equinox's layers that has weights."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
-import esm2quinox
 import jax
 import jax.numpy as jnp
 
 from zoo_models.equinox_layers import model
-from zoo_models.model import LOOKED_UP, Model
+from zoo_models.model import Model
 
 KEYS = [jax.random.key(i) for i in range(8)]
 
@@ -47,18 +45,7 @@ def stacked_mlps() -> Any:
     return eqx.filter_vmap(create)(jax.random.split(KEYS[0], 5))
 
 
-def esm2(layers: int, width: int, heads: int) -> Model:
-    """Returns a protein language model, whose last layer's kernel is its embedding."""
-    create = functools.partial(
-        esm2quinox.ESM2, layers, width, heads, token_dropout=True, key=KEYS[0]
-    )
-    tokens = shape(16, dtype=jnp.int32)
-    return model(create, tokens, also={"logit_head/linear2/weight": LOOKED_UP})
-
-
 MODELS: Mapping[str, Callable[[], Model]] = {
-    "ESM2 8M": lambda: esm2(6, 320, 20),
-    "ESM2 650M": lambda: esm2(33, 1280, 20),
     "MLP": lambda: model(lambda: eqx.nn.MLP(8, 4, 32, 2, key=KEYS[0]), shape(8)),
     "MLPs, stacked": lambda: model(
         stacked_mlps,
