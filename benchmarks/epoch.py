@@ -25,7 +25,7 @@ from rich.table import Table
 
 from train import data
 from train.config import default_data_dir
-from train.model import CONV_FEATURES, DENSE_FEATURES
+from train.tasks.cnn import CONV_FEATURES, DENSE_FEATURES
 
 PEERS = pathlib.Path(__file__).parent / "peers"
 MATMUL = """

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import epoch, scaling
-from train import augment, layers, model
+from train.tasks import augment, cnn, layers
 
 IMAGES, SIDE, ROUNDS = 8, 300, 15
 
@@ -63,19 +63,19 @@ def parts():
     pixels = jnp.zeros((IMAGES, SIDE, SIDE, 3), jnp.uint8)
     yield "augmentation", jax.vmap(augment.augment), (keys, pixels)
     side, channels = SIDE, 3
-    for i, features in enumerate(model.CONV_FEATURES):
+    for i, features in enumerate(cnn.CONV_FEATURES):
         x = normal(IMAGES, side, side, channels)
         weights = normal(3, 3, channels, features), normal(features)
         side, channels = (side - 2) // 2, features
         g = normal(IMAGES, side, side, features)
         layer = jax.vmap(layers.conv_relu_pool, (0, None, None))
         arguments = g, x, weights
-        if i in model.DROPOUT_IN:
+        if i in cnn.DROPOUT_IN:
             layer = jax.vmap(dropped_out, (0, None, None, 0))
             arguments = g, x, weights, (keys,)
         of = gradients_of_weights if i == 0 else gradients
         yield f"Conv_{i}", of(layer), arguments
-    x, g = normal(IMAGES, side**2 * channels), normal(IMAGES, model.DENSE_FEATURES)
+    x, g = normal(IMAGES, side**2 * channels), normal(IMAGES, cnn.DENSE_FEATURES)
     yield "Dense_0", gradients(jnp.matmul), (g, x, (normal(x.shape[1], g.shape[1]),))
 
 

@@ -22,9 +22,9 @@ import optax
 from flax import linen as nn
 from rich.console import Console
 from rich.table import Table
+from train.data.drawing import scene
 
 from optax_gc import describe, removed_energy
-from train.drawing import scene
 
 OPTIMIZER = optax.adam(1e-3)
 ROOT = pathlib.Path(__file__).parents[1]

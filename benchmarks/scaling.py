@@ -15,7 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from train.config import Config, prepare_jax
+from train.config import prepare_jax
+from train.horses import Config
 
 BATCH, SIDE, IMAGES = 128, 300, 1027  # the published experiment's
 ROWS = [
@@ -30,25 +31,28 @@ def row(batch, side, images):
     prepare_jax()
     import jax
 
-    from train import data, loop, processes
-    from train.checkpoint import Progress
+    from train import data
+    from train.engine import batches, epoch, optimizer, processes, program, state
+    from train.engine.checkpoint import Progress
+    from train.tasks.horses import Horses
 
     config = Config(batch_size=batch, evaluate=False)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (images, side, side, 3), np.uint8)
     labels = rng.integers(0, 2, images, np.int32)
-    split, mesh = data.Split(pixels, labels), loop.all_devices()
-    test = loop.deal(split, np.arange(mesh.size), mesh.size, mesh)
+    split, mesh = data.Split(pixels, labels), batches.all_devices()
+    task = Horses(data.Dataset("random", "as asked", ("0", "1"), split, split))
     init_key, step_key = jax.random.split(jax.random.key(0))
-    state = loop.init_state(init_key, pixels.shape[1:], loop.optimizer(config))
-    state = processes.replicate(state, mesh)
-    program = loop.compile_program(config, state, test, mesh)
-    batches = (
-        (loop.deal(split, rows, batch, mesh), len(rows))
-        for rows in loop.epoch_batches(0, 1, images, batch)
+    tx = optimizer.optimizer(config, task.recipe)
+    start = processes.replicate(state.init_state(task.init(init_key), tx), mesh)
+    test = batches.deal(task.splits["test"], np.arange(mesh.size), mesh.size, mesh)
+    compiled = program.compile_program(config, task, tx, start, test, mesh)
+    dealt = (
+        (batches.deal(task.splits["train"], rows, batch, mesh), len(rows))
+        for rows in batches.epoch_batches(0, 1, images, batch, keep_rest=True)
     )
-    _, progress = loop.train_epoch(
-        program, state, batches, step_key, Progress(), lambda _: True
+    _, progress = epoch.train_epoch(
+        compiled, start, dealt, step_key, Progress(), lambda _: True
     )
     return progress.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

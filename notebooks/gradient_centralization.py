@@ -56,12 +56,17 @@ import rich.console
 from IPython.display import Image, Markdown
 
 from optax_gc import centralize_gradients, describe, removed_energy
-from train import data, loop, report, results
-from train.command import Stop
-from train.config import Config
+from train import data
+from train.engine import fit
+from train.engine.state import by_path
+from train.faults import Stop
+from train.horses import Config
+from train.record import pictures, reporter, statistics
+from train.tasks.horses import Horses
 
 plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
 dataset = data.load(DATASET, DATA_DIR)
+task = Horses(dataset)
 print(f"{len(dataset.train)} training images of {dataset.name}: {dataset.reason}.")
 
 # %%
@@ -80,23 +85,19 @@ for panel, i in zip(panels, chosen, strict=True):
 # over.
 
 # %%
-state = loop.init_state(
-    jax.random.key(0), dataset.image_shape, optax.identity(), len(dataset.class_names)
-)
-print(describe(state.params))
+params = task.init(jax.random.key(0))["params"]
+print(describe(params))
 
 
 # %%
 @jax.jit
 def mean_loss(params, images, labels):
-    logits = state.apply_fn({"params": params}, images / 255)
-    totals = loop.weighted_totals(logits, labels, jnp.ones(len(labels)))
-    return totals.loss / len(labels)
+    return task.test_scores({"params": params}, (images, labels)).loss.mean()
 
 
 rows = np.linspace(0, len(dataset.train) - 1, 16).astype(int)
-images = jnp.asarray(dataset.train.images[rows], jnp.float32)
-grads = jax.grad(mean_loss)(state.params, images, dataset.train.labels[rows])
+images, labels = dataset.train.images[rows], dataset.train.labels[rows]
+grads = jax.grad(mean_loss)(params, images, labels)
 centralized, _ = centralize_gradients().update(grads, optax.EmptyState())
 
 before, after = (tree["Conv_0"]["kernel"] for tree in (grads, centralized))
@@ -122,7 +123,7 @@ for panel, kernel, title in (
 # How much of each kernel's gradient that takes away, as a share of its squared norm:
 
 # %%
-shares = loop.by_path(removed_energy(grads), grads)
+shares = by_path(removed_energy(grads), grads)
 figure, panel = plt.subplots(figsize=(8, 2.8), layout="constrained")
 names = [path.removesuffix("/kernel") for path in shares]
 panel.barh(names, [100 * share for share in shares.values()], color="C0")
@@ -242,8 +243,8 @@ def run(gc):
     console = rich.console.Console(
         file=sys.stdout, width=88, force_jupyter=False, force_terminal=False
     )
-    loop.fit(config, dataset, report.Reporter(folder, console), Stop())
-    return results.read_run(folder)
+    fit.fit(config, task, reporter.Reporter(folder, console), Stop())
+    return statistics.read_run(folder)
 
 
 without = run(gc=False)
@@ -252,7 +253,7 @@ without = run(gc=False)
 with_gc = run(gc=True)
 
 # %%
-results.plot_curves([without, with_gc], RUNS / "curves.png")
+pictures.plot_curves([without, with_gc], RUNS / "curves.png")
 Image(RUNS / "curves.png", width=760)
 
 # %% [markdown]
@@ -263,9 +264,9 @@ Image(RUNS / "curves.png", width=760)
 # `none` at the last of ten epochs, RMSprop at 1e-4:
 
 # %%
-root = pathlib.Path(loop.__file__).parents[1] / "results"
-runs = results.read_runs(root / "rmsprop")
-Markdown(results.markdown_table(*results.differences_table(runs, "none")))
+root = pathlib.Path(fit.__file__).parents[2] / "results"
+runs = statistics.read_runs(root / "rmsprop")
+Markdown(statistics.markdown_table(*statistics.differences_table(runs, "none")))
 
 # %% [markdown]
 # An interval that holds 0 shows no difference. GC on the gradient shows none in training,
@@ -285,6 +286,6 @@ tx = optax.chain(
     centralize_gradients({"Dense_1/*": None}),  # leave the last layer alone
     optax.adamw(1e-3),
 )
-opt_state = tx.init(state.params)
-updates, opt_state = tx.update(grads, opt_state, state.params)
+opt_state = tx.init(params)
+updates, opt_state = tx.update(grads, opt_state, params)
 print(f"{optax.tree.norm(updates):.4f} is the norm of the first update.")

@@ -30,7 +30,10 @@ _NO_FAN_IN = ("bias", "scale", "offset", "embedding", "embeddings", "embed")
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The fan-in axes of one leaf, the reason for them, and the doubt that remains."""
+    """The fan-in axes of one leaf, the reason for them, and the doubt that remains.
+
+    `stacked` axes are neither inputs nor outputs: layers, heads or experts in a row.
+    """
 
     axes: Shape | None
     why: str
@@ -49,6 +52,11 @@ class Leaf:
       fan_in: How many numbers each mean is taken over; None if left alone.
       why: The rule that decided.
       doubt: What else the leaf might be; empty if the rule is sure.
+      outputs: The axes of the outputs, ascending; none if left alone.
+      stacked: The other axes: layers, heads or experts in a row, each with a fan-in of
+        its own; none if left alone.
+      removed: The share of the energy of its update that centralizing removes, in
+        [0, 1]; None if no updates were given, or it is left alone.
     """
 
     path: str
@@ -57,6 +65,14 @@ class Leaf:
     fan_in: int | None
     why: str
     doubt: str
+    outputs: tuple[int, ...] = ()
+    stacked: tuple[int, ...] = ()
+    removed: float | None = None
+
+    @property
+    def chance(self) -> float | None:
+        """The share that centralizing removes of noise: 1 / fan-in."""
+        return None if self.fan_in is None else 1 / self.fan_in
 
 
 def fan_in(tree: PyTree) -> PyTree:
@@ -74,7 +90,8 @@ def fan_in(tree: PyTree) -> PyTree:
        three layers with fan-in axis 1;
     4. with no bias, attention in Flax's layout is known by name, in front of any
        stacked layers: ``query``, ``key``, ``value`` are ``(inputs, heads, features)``
-       and ``out`` is ``(heads, features, outputs)``;
+       and ``out`` is ``(heads, features, outputs)``; so is what is named ``depthwise``,
+       ``(*window, channels, multiplier)``, whose fan-in is the window;
     5. otherwise all axes but the last;
     6. a fan-in of 1: left alone, because its centralized gradient is always 0.
 
@@ -82,8 +99,11 @@ def fan_in(tree: PyTree) -> PyTree:
     ``(*batch, outputs, *inputs)`` by rules 3 and 5, and is left alone with no bias
     inside a module whose name has ``emb`` or ``norm`` in it: that is no matrix.
 
-    Where shapes and names cannot settle the matter `describe` says so. Shapes are the
-    ones seen by the optimizer; inside ``jax.shard_map`` they are those of one shard.
+    This is a guess: a square kernel that is kept as ``(outputs, inputs)`` looks like
+    any other. `traced_fan_in` reads the axes off the model instead. Where shapes and
+    names cannot settle the matter `describe` says so, as it does of a list of leaves
+    without names, such as Keras's. Shapes are the ones seen by the optimizer; inside
+    ``jax.shard_map`` they are those of one shard.
 
     Args:
       tree: Parameters, gradients or updates; shapes and dtypes are enough.
@@ -154,8 +174,9 @@ def all_but_first(tree: PyTree) -> PyTree:
 def resolve(tree: PyTree, spec: AxesSpec) -> PyTree:
     """Returns a tree of the structure of `tree`, with what `spec` says of each leaf."""
     policy = _overrides(spec) if isinstance(spec, Mapping) else spec
+    answer = policy(tree)
     try:
-        choices = jax.tree.map(lambda _, axes: _as_choice(axes), tree, policy(tree))
+        choices = jax.tree.map(lambda _, axes: _as_choice(axes), tree, answer)
     except ValueError as error:
         raise ValueError(
             "A policy must return a tree of the structure of its argument, with axes "
@@ -219,7 +240,9 @@ def _leaf(path: KeyPath, leaf: Any, choice: Choice) -> Leaf:
     axes = normalize(choice.axes, shape, place)
     size = math.prod(shape[axis] for axis in axes)
     doubt = choice.doubt or ("a fan-in of 1 makes its gradient 0" if size == 1 else "")
-    return Leaf(path_name(path), shape, axes, size, choice.why, doubt)
+    stacked = tuple(axis for axis in choice.stacked if axis not in axes)
+    outputs = tuple(a for a in range(len(shape)) if a not in (*axes, *stacked))
+    return Leaf(path_name(path), shape, axes, size, choice.why, doubt, outputs, stacked)
 
 
 def _overrides(patterns: Mapping[str, Policy | Axes]) -> Policy:
@@ -277,7 +300,10 @@ def _by_bias(name: str, shape: Shape, bias: Shape) -> Choice | None:
         return None
     others = " or ".join(map(str, readings[1:]))
     doubt = f"its bias also fits {others}" if others else ""
-    return Choice(readings[0], f"bias {bias}", doubt)
+    axes = readings[0]
+    before = axes[0] - _outputs_first(name)  # what the kernel and its bias share
+    stacked = tuple(range(before)) if shape[:before] == bias[:before] else ()
+    return Choice(axes, f"bias {bias}", doubt, stacked)
 
 
 def _outputs_first(name: str) -> bool:
@@ -320,11 +346,20 @@ def _by_name(
         inputs = 2 if parent == "out" else 1
         axes = tuple(range(rank - 3, rank - 3 + inputs))
         doubt = "others, unless layers are stacked along axis 0" if rank > 3 else ""
-        return Choice(axes, f"attention {parent!r}", doubt)
+        stacked = tuple(range(rank - 3))
+        return Choice(axes, f"attention {parent!r}", doubt, stacked)
+    if rank > 2 and "depthwise" in f"{parent}/{name}".lower():
+        return Choice(tuple(range(rank - 2)), "named depthwise")
     axes = tuple(range(1, rank) if outputs_first else range(rank - 1))
     why = "all but first" if outputs_first else "all but last"
+    if name.endswith("recurrent_kernel") or (*names[:-1], "recurrent_kernel") in shapes:
+        return Choice(axes, "recurrent")
     if bias:
         return Choice(axes, why, f"its bias {bias} fits none of its axes")
+    if name.isdigit():
+        return Choice(axes, why, "its name tells nothing; trace the model")
+    if rank > 3 and shape[-1] == 1 and not outputs_first:
+        return Choice(axes, why, f"{axes[:-1]} if depthwise")
     window = shape[2:] if outputs_first else shape[:-2]
     if rank == 2 or (rank > 3 and len(set(window)) == 1):  # a matrix, a convolution
         return Choice(axes, why)
@@ -345,7 +380,7 @@ def _names(path: KeyPath) -> Names:
     """Returns the keys of `path`, without the `value` of an NNX variable or a box."""
     if len(path) > 1 and path[-1] == GetAttrKey("value"):
         path = path[:-1]
-    return tuple(keystr((key,), simple=True) for key in path)
+    return tuple(w for key in path for w in keystr((key,), simple=True).split("/"))
 
 
 def path_name(path: KeyPath) -> str:

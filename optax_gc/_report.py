@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,17 @@ import jax.numpy as jnp
 from optax_gc._axes import AxesSpec, Leaf, PyTree, fan_in, notes, resolve
 from optax_gc._centralize import centralize, widen
 
-_HEADER = ("path", "shape", "fan-in axes", "size", "why")
+_COLUMNS: dict[str, Callable[[Leaf], str]] = {
+    "path": lambda leaf: leaf.path,
+    "shape": lambda leaf: str(leaf.shape),
+    "fan-in axes": lambda leaf: "-" if leaf.axes is None else str(leaf.axes),
+    "size": lambda leaf: "-" if leaf.fan_in is None else str(leaf.fan_in),
+    "removed": lambda leaf: _percent(leaf.removed),
+    "chance": lambda leaf: _percent(leaf.chance),
+    "why": lambda leaf: f"{leaf.why} ?" if leaf.doubt else leaf.why,
+}
+_MEASURED = ("removed", "chance")  # shown where updates were given
+_NUMBERS = ("size", *_MEASURED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +29,7 @@ class Report:
     """A table of what centralizing does to each leaf; print it, or read its `rows`.
 
     Attributes:
-      rows: One for each leaf, with ``path``, ``shape``, ``axes``, ``fan_in``, ``why``
-        and ``doubt``.
+      rows: One for each leaf, a `Leaf`.
       notes: What else deserves a look: idle patterns, and whether no leaf is
         centralized.
     """
@@ -28,22 +38,40 @@ class Report:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        cells = [_HEADER, *map(_cells, self.rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [_align(row, widths) for row in cells]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        return "\n".join([*lines, "", *self._footer()])
+        header, *body = self._cells()
+        widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
+        numbers = [name in _NUMBERS for name in header]
+
+        def line(cells: Sequence[str], rule: bool = False) -> str:
+            padded = (
+                cell.rjust(width) if number and not rule else cell.ljust(width)
+                for cell, width, number in zip(cells, widths, numbers, strict=True)
+            )  # fmt: skip
+            return "  ".join(padded).rstrip()
+
+        rule = ["-" * width for width in widths]
+        lines = [line(header), line(rule), *map(line, body), "", *self._footer()]
+        return "\n".join(lines)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        def row(cells: tuple[str, ...], tag: str) -> str:
+        def row(cells: Sequence[str], tag: str) -> str:
             cell = (f"<{tag}>{html.escape(text)}</{tag}>" for text in cells)
             return f"<tr>{''.join(cell)}</tr>"
 
-        body = "".join(row(_cells(leaf), "td") for leaf in self.rows)
+        header, *body = self._cells()
+        lines = "".join(row(cells, "td") for cells in body)
         footer = "<br>".join(map(html.escape, self._footer()))
-        return f"<table>{row(_HEADER, 'th')}{body}</table><p>{footer}</p>"
+        return f"<table>{row(header, 'th')}{lines}</table><p>{footer}</p>"
+
+    def _cells(self) -> list[list[str]]:
+        measured = any(leaf.removed is not None for leaf in self.rows)
+        names = [name for name in _COLUMNS if measured or name not in _MEASURED]
+        return [
+            names,
+            *([_COLUMNS[name](leaf) for name in names] for leaf in self.rows),
+        ]
 
     def _footer(self) -> list[str]:
         chosen = [leaf for leaf in self.rows if leaf.axes is not None]
@@ -62,19 +90,29 @@ class Report:
         return [total, *doubts, *self.notes]
 
 
-def describe(params: PyTree, axes: AxesSpec = fan_in) -> Report:
+def describe(
+    params: PyTree, axes: AxesSpec = fan_in, *, updates: PyTree | None = None
+) -> Report:
     """Returns a table of what `centralize_gradients(axes)` does to each leaf.
 
-    Look at it before you train: a ``?`` marks a leaf whose layout its name and shape
-    cannot settle, and the line below the table says what else it might be.
+    Look at it before you train: a ``?`` marks a leaf whose axes are in doubt, and the
+    line below the table says what else they might be. With the gradients of a batch as
+    `updates` it also tells which leaves will notice: beside the share of each
+    gradient's energy that centralizing removes stands what it would remove of noise,
+    1 / fan-in.
 
     Args:
       params: Parameters; shapes and dtypes are enough, as from `jax.eval_shape`.
       axes: As for `centralize_gradients`.
+      updates: Gradients or updates of the structure of `params`, to be measured.
 
     Returns:
       A `Report`, which prints in a terminal and shows in a notebook. Its ``rows`` have
-      the attributes ``path``, ``shape``, ``axes``, ``fan_in``, ``why`` and ``doubt``.
+      the attributes ``path``, ``shape``, ``axes``, ``fan_in``, ``why``, ``doubt``,
+      ``outputs``, ``stacked``, ``removed`` and ``chance``.
+
+    Raises:
+      ValueError: If `updates` has another structure than `params`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -87,8 +125,28 @@ def describe(params: PyTree, axes: AxesSpec = fan_in) -> Report:
       <BLANKLINE>
       1 of 2 leaves are centralized, 99.8% of 5,130 parameters.
     """
-    rows = tuple(jax.tree.leaves(resolve(params, axes)))
+    resolved = resolve(params, axes)
+    if updates is not None:
+        resolved = _measured(resolved, updates, axes)
+    rows = tuple(jax.tree.leaves(resolved))
     return Report(rows, tuple(notes(rows, axes)))
+
+
+def _measured(resolved: PyTree, updates: PyTree, axes: AxesSpec) -> PyTree:
+    """Returns the rows with the shares that centralizing removes of `updates`."""
+
+    def measure(row: Leaf, share: jax.Array) -> Leaf:
+        return (
+            row if row.axes is None else dataclasses.replace(row, removed=float(share))
+        )
+
+    try:
+        return jax.tree.map(measure, resolved, removed_energy(updates, axes))
+    except ValueError as error:
+        raise ValueError(
+            f"`updates` must have the structure of `params`, got {error}. Pass the "
+            "gradients of a batch with respect to all of `params`."
+        ) from error
 
 
 def removed_energy(updates: PyTree, axes: AxesSpec = fan_in) -> PyTree:
@@ -130,12 +188,5 @@ def _energy(x: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(jnp.abs(x)))
 
 
-def _cells(leaf: Leaf) -> tuple[str, ...]:
-    axes, size = ("-", "-") if leaf.axes is None else (str(leaf.axes), str(leaf.fan_in))
-    why = f"{leaf.why} ?" if leaf.doubt else leaf.why
-    return leaf.path, str(leaf.shape), axes, size, why
-
-
-def _align(row: tuple[str, ...], widths: list[int]) -> str:
-    path, shape, axes, size, why = map(str.ljust, row, widths)
-    return "  ".join([path, shape, axes, size.strip().rjust(widths[3]), why]).rstrip()
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"

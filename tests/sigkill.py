@@ -19,7 +19,7 @@ import time
 
 from conftest import make_dataset, pictures
 
-from train import workdir
+from train.record import workdir
 
 SECONDS = 3.0  # of training, in which a moment is chosen
 EPOCHS_A_KILL = 6  # enough that the run is not done before its last kill
@@ -37,7 +37,7 @@ def fingerprint(run):
     """Returns all numbers of a finished run but its times."""
     import jax
 
-    from train import checkpoint
+    from train.engine import checkpoint
 
     lines = (run / "metrics.jsonl").read_text().splitlines()
     metrics = [json.loads(line) | {"epoch_seconds": 0} for line in lines]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from train import augment
+from train.tasks import augment
 
 
 def reference(image, flips, angle, zoom):

@@ -76,6 +76,9 @@ WITHOUT_BIAS = [
     pytest.param("linear/w", (5, 4), (0,), id="haiku-linear"),
     pytest.param("cell/weight_hh", (24, 8), (1,), id="equinox-recurrent"),
     pytest.param("conv/weight", (8, 4, 3, 3), (1, 2, 3), id="equinox-conv"),
+    pytest.param("depthwise_conv2d/kernel", (3, 3, 8, 2), (0, 1), id="keras-depthwise"),
+    pytest.param("conv/depthwise_kernel", (3, 3, 8, 2), (0, 1), id="keras-separable"),
+    pytest.param("gru/recurrent_kernel", (8, 24), (0,), id="keras-recurrent"),
 ]
 
 
@@ -85,6 +88,37 @@ def test_names_tell_the_fan_in_where_no_bias_does(path, shape, axes):
     for key in reversed(path.split("/")):
         tree = {key: tree}
     assert axes_of(tree) == {path: axes}
+
+
+def test_a_path_in_one_key_is_read_like_a_nested_one():
+    shapes = {
+        "a/query/kernel": (16, 4, 4),
+        "a/query/bias": (4, 4),
+        "a/embeddings": (9, 4),
+    }
+    params = {path: jnp.zeros(shape) for path, shape in shapes.items()}
+    nested = {
+        "a": {
+            "query": zeros(kernel=(16, 4, 4), bias=(4, 4)),
+            **zeros(embeddings=(9, 4)),
+        }
+    }
+    found = [(row.path, row.axes, row.why) for row in describe(params).rows]
+    assert found == [(row.path, row.axes, row.why) for row in describe(nested).rows]
+
+
+@pytest.mark.parametrize(
+    "shape", [(9, 4), (3, 3, 8, 2)], ids=["a matrix or an embedding", "any convolution"]
+)
+def test_a_list_without_names_is_in_doubt(shape):
+    (row,) = describe([jnp.zeros(shape)]).rows
+    assert row.axes == tuple(range(len(shape) - 1))
+    assert "trace the model" in row.doubt
+
+
+def test_a_kernel_that_may_be_depthwise_is_in_doubt():
+    (row,) = describe({"conv": zeros(kernel=(3, 3, 8, 1))}).rows
+    assert row.doubt == "(0, 1) if depthwise"
 
 
 def test_attention_output_has_two_fan_in_axes_behind_stacked_layers():

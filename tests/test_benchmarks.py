@@ -69,7 +69,7 @@ def test_tree_has_the_published_number_of_parameters(make, parameters):
 
 
 def test_cnn_tree_is_that_of_the_experiments_network():
-    from train.model import CNN
+    from train.tasks.cnn import CNN
 
     images = jax.ShapeDtypeStruct((1, 300, 300, 3), jnp.float32)
     variables = jax.eval_shape(CNN().init, jax.random.key(0), images)

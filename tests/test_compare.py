@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from train import compare, results
+from train import compare
+from train.record import statistics
 
 
 def options(**kwargs):
@@ -54,7 +55,7 @@ def compared(data_dir, tmp_path_factory):
     before = (out / "none-seed0" / "summary.json").stat().st_mtime_ns
     assert compare.main(args) == 0
     assert (out / "none-seed0" / "summary.json").stat().st_mtime_ns == before
-    return {run.arm: run for run in results.read_runs(out)}, out
+    return {run.arm: run for run in statistics.read_runs(out)}, out
 
 
 def test_a_finished_run_is_kept_and_the_others_are_added(compared):

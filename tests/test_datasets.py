@@ -13,8 +13,12 @@ import pytest
 import tensorflow_datasets as tfds
 from conftest import make_dataset, pictures
 
-from train import checkpoint, data, horses, loop
-from train.model import CNN
+from optax_gc import centralize_gradients
+from train import data, horses
+from train.engine import checkpoint
+from train.engine.step import weighted_totals
+from train.tasks.cnn import CNN
+from train.tasks.scores import cross_entropy
 
 
 @pytest.mark.parametrize(
@@ -75,11 +79,8 @@ def test_softmax_totals_are_by_hand():
     labels, weights = np.array([1, 0, 2]), np.array([1.0, 1.0, 0.0])
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     losses = -np.log(probabilities[np.arange(3), labels])
-    totals = loop.weighted_totals(
-        jnp.array(logits, jnp.float32),
-        jnp.array(labels, jnp.int32),
-        jnp.array(weights, jnp.float32),
-    )
+    scores = cross_entropy(jnp.array(logits, jnp.float32), jnp.array(labels, jnp.int32))
+    totals = weighted_totals(scores, jnp.array(weights, jnp.float32))
     np.testing.assert_allclose(totals.loss, losses[:2].sum(), rtol=1e-6)
     assert float(totals.correct) == 1.0
 
@@ -145,10 +146,10 @@ def test_a_data_set_of_tfds_that_is_not_prepared_needs_its_server(no_network, tm
 
 
 def test_gc_on_the_softmax_head_keeps_its_fan_in_means():
-    state = loop.init_state(jax.random.key(0), (94, 94, 3), optax.sgd(0.1), classes=5)
-    kernel = state.params["Dense_1"]["kernel"]
-    grads = {"Dense_1": {"kernel": kernel, "bias": state.params["Dense_1"]["bias"]}}
-    centralized, _ = loop.centralize_gradients().update(grads, optax.EmptyState())
+    images = jnp.zeros((1, 94, 94, 3))
+    params = jax.jit(CNN(5).init)(jax.random.key(0), images)["params"]
+    grads = {"Dense_1": params["Dense_1"]}
+    centralized, _ = centralize_gradients().update(grads, optax.EmptyState())
     np.testing.assert_allclose(
         centralized["Dense_1"]["kernel"].mean(0), np.zeros(5), atol=1e-7
     )

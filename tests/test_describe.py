@@ -56,6 +56,40 @@ def test_rows_are_data():
     )
 
 
+ROWS = jnp.array([[4.0], [2.0]])
+GRADS = {
+    "Dense_0": {"kernel": jnp.tile(ROWS, (256, 10)), "bias": jnp.ones(10)},
+    "attend": {"kernel": jnp.zeros((3, 8, 16))},
+}
+
+MEASURED = """\
+path            shape       fan-in axes  size  removed  chance  why
+--------------  ----------  -----------  ----  -------  ------  --------------
+Dense_0/bias    (10,)       -               -        -       -  rank 1
+Dense_0/kernel  (512, 10)   (0,)          512   90.00%   0.20%  bias (10,)
+attend/kernel   (3, 8, 16)  (0, 1)         24    0.00%   4.17%  all but last ?"""
+
+
+def test_the_share_removed_stands_beside_what_chance_would_remove():
+    report = describe(PARAMS, updates=GRADS)
+    assert str(report).startswith(MEASURED)
+    kernel = report.rows[1]
+    assert kernel.removed == pytest.approx(0.9)
+    assert kernel.chance == 1 / 512
+    assert "<td>90.00%</td><td>0.20%</td>" in report._repr_html_()
+
+
+def test_updates_of_another_structure_are_an_error():
+    with pytest.raises(ValueError, match="`updates` must have the structure"):
+        describe(PARAMS, updates={"Dense_0": GRADS["Dense_0"]})
+
+
+def test_rows_tell_output_and_stacked_axes():
+    query = {"kernel": jnp.ones((3, 16, 4, 4)), "bias": jnp.ones((3, 4, 4))}
+    row = describe(query).rows[1]
+    assert (row.axes, row.outputs, row.stacked) == ((1,), (2, 3), (0,))
+
+
 def test_a_notebook_gets_the_same_table_escaped():
     html = describe({"<b>": jnp.ones((4, 3, 2))})._repr_html_()
     assert html.count("<tr>") == 2

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 STEP = """
-import json, jax, numpy as np, optax
+import json, jax, jax.numpy as jnp, numpy as np, optax
 from flax import linen as nn
-from train import data, loop, processes
-from train.checkpoint import Progress
-from train.config import Config
+from train import data
+from train.engine import batches, epoch, fit, processes, program
+from train.engine.checkpoint import Progress
+from train.engine.state import init_state
+from train.horses import Config
+from train.tasks.horses import Horses
 
 class Small(nn.Module):
-    classes: int = 2
-
     @nn.compact
     def __call__(self, images, *, train=False):
         x = images[:, ::16, ::16].reshape(len(images), -1)
@@ -28,22 +29,23 @@ rng = np.random.default_rng(0)
 split = data.Split(
     rng.integers(0, 256, (20, 64, 64, 3), np.uint8), rng.integers(0, 2, 20, np.int32)
 )
-loop.CNN = Small
-mesh = loop.all_devices()
+task = Horses(data.Dataset("random", "as asked", ("horses", "humans"), split, split))
+task.model = Small()
+mesh = batches.all_devices()
 config = Config(batch_size=12)
-state = loop.init_state(jax.random.key(0), (64, 64, 3), optax.sgd(1.0))
-state = processes.replicate(state, mesh)
-test = loop.deal(split, np.arange(20), 20, mesh)
-program = loop.compile_program(config, state, test, mesh)
-batches = (
-    (loop.deal(split, rows, 12, mesh), len(rows))
-    for rows in loop.epoch_batches(0, 1, 20, 12)
+tx = optax.sgd(1.0)
+state = processes.replicate(init_state(task.init(jax.random.key(0)), tx), mesh)
+test = batches.deal(task.splits["test"], np.arange(20), 20, mesh)
+compiled = program.compile_program(config, task, tx, state, test, mesh)
+dealt = (
+    (batches.deal(task.splits["train"], rows, 12, mesh), len(rows))
+    for rows in batches.epoch_batches(0, 1, 20, 12, keep_rest=True)
 )
-state, done = loop.train_epoch(
-    program, state, batches, jax.random.key(1), Progress(), lambda _: True
+state, done = epoch.train_epoch(
+    compiled, state, dealt, jax.random.key(1), Progress(), lambda _: True
 )
 metrics = [done.loss, done.correct, done.images]
-held_out = loop.evaluated(program, state, test, 20)
+held_out = fit.evaluated(compiled, state, test, 20)
 kernel = jax.device_get(state.params["Dense_0"]["kernel"])
 print(json.dumps([metrics, held_out, kernel[:, 0].tolist()]))
 """

@@ -199,7 +199,7 @@ def test_a_loss_that_is_no_longer_finite(small_data_dir, tmp_path):
 def test_after_divergence_the_last_good_checkpoint_is_there(
     small_data_dir, tmp_path, monkeypatch, capsys
 ):
-    from train import loop
+    from train.engine import epoch
 
     workdir = tmp_path / "run"
     seen = []
@@ -211,8 +211,8 @@ def test_after_divergence_the_last_good_checkpoint_is_there(
             state = state.replace(params=params)
         return healthy(program, state, batches, key, progress, on_step)
 
-    healthy = loop.train_epoch
-    monkeypatch.setattr(loop, "train_epoch", poisoned)
+    healthy = epoch.train_epoch
+    monkeypatch.setattr(epoch, "train_epoch", poisoned)
     args = [
         "--dataset=pictures", f"--data-dir={small_data_dir}", "--batch-size=4",
         "--epochs=3", f"--workdir={workdir}",
@@ -220,7 +220,7 @@ def test_after_divergence_the_last_good_checkpoint_is_there(
     assert horses.main(args) == 1
     error = capsys.readouterr().err
     assert "the loss is nan at epoch 2, step 1. The checkpoint of epoch 1" in error
-    monkeypatch.setattr(loop, "train_epoch", healthy)
+    monkeypatch.setattr(epoch, "train_epoch", healthy)
     assert horses.main([*args, "--resume"]) == 0
     assert seen == [1, 2]
 

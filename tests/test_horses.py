@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from train import checkpoint, horses
+from train import horses
+from train.engine import checkpoint
 
 METRICS = {
     "epoch", "epoch_seconds", "train_loss", "train_accuracy", "test_loss",

@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax import nnx
 from flax.training.train_state import TrainState
 
-from optax_gc import centralize_gradients, describe
+from optax_gc import centralize_gradients, describe, traced_fan_in
 
 KEY = jax.random.key(0)
 SEQUENCE = jax.ShapeDtypeStruct((2, 10, 16), jnp.float32)
@@ -358,3 +358,57 @@ def test_training_an_equinox_model():
     after = eqx.apply_updates(model, updates)
     for before, trained in zip(model.layers, after.layers, strict=True):
         assert_trained_with_conserved_means(before.weight, trained.weight, 1)
+
+
+def test_haiku_is_read_from_the_traced_model():
+    def forward(x):
+        x = hk.Conv2DTranspose(4, 3, name="up")(x)
+        return hk.Linear(3, name="head")(x.mean((1, 2)))
+
+    net = hk.transform(forward)
+    images = jnp.zeros((2, 8, 8, 4))
+    params = net.init(jax.random.key(0), images)
+    found = describe(params, traced_fan_in(net.apply, params, None, images)).rows
+    assert {row.path: row.axes for row in found} == {
+        "head/b": None,
+        "head/w": (0,),
+        "up/b": None,
+        "up/w": (0, 1, 3),
+    }
+
+
+def test_equinox_is_read_from_the_traced_model():
+    class Model(eqx.Module):
+        table: eqx.nn.Embedding
+        mlp: eqx.nn.MLP
+
+        def __call__(self, token):
+            return self.mlp(self.table(token))
+
+    keys = jax.random.split(jax.random.key(0))
+    model = Model(
+        eqx.nn.Embedding(9, 4, key=keys[0]), eqx.nn.MLP(4, 3, 8, 1, key=keys[1])
+    )
+    axes = traced_fan_in(lambda m, x: jax.vmap(m)(x), model, jnp.zeros(5, jnp.int32))
+    found = describe(model, axes).rows
+    axes = {r.path: r.axes for r in found if r.axes or "weight" in r.path}
+    assert axes == {
+        "mlp/layers/0/weight": (1,),
+        "mlp/layers/1/weight": (1,),
+        "table/weight": None,
+    }
+    assert not any(row.doubt for row in found)
+
+
+def test_nnx_is_read_from_the_traced_model():
+    model = nnx.Sequential(
+        nnx.Linear(4, 8, rngs=nnx.Rngs(0)), nnx.LayerNorm(8, rngs=nnx.Rngs(0))
+    )
+    graph, params = nnx.split(model, nnx.Param)
+    axes = traced_fan_in(lambda p, x: nnx.merge(graph, p)(x), params, jnp.ones((5, 4)))
+    assert {row.path: row.axes for row in describe(params, axes).rows} == {
+        "layers/0/bias": None,
+        "layers/0/kernel": (0,),
+        "layers/1/bias": None,
+        "layers/1/scale": None,
+    }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from train import layers
+from train.tasks import layers
 
 CASES = [
     pytest.param((1, 10, 8, 3, 16), True, id="first-layer-dropout"),

@@ -7,23 +7,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train import data, loop
-from train.config import Config
+from train import data
+from train.engine import batches, program
+from train.engine.optimizer import optimizer
+from train.engine.state import init_state
+from train.engine.step import train_step
+from train.horses import Config
+from train.tasks.horses import Horses
 
 SIDE = 94
 SPLIT = data.Split(np.zeros((4, SIDE, SIDE, 3), np.uint8), np.zeros(4, np.int32))
+TASK = Horses(data.Dataset("blank", "as asked", ("horses", "humans"), SPLIT, SPLIT))
+COUNT = jax.ShapeDtypeStruct((), jnp.int32)
+KEY = jax.eval_shape(jax.random.key, 0)
+
+
+def step_and_state(gc, mesh):
+    """The train step, and the shapes of the state that it takes."""
+    tx = optimizer(Config(gc=gc), TASK.recipe)
+    step = functools.partial(train_step, task=TASK, tx=tx, mesh=mesh)
+    return step, jax.eval_shape(lambda key: init_state(TASK.init(key), tx), KEY)
 
 
 def traced_step(gc):
-    mesh = loop.all_devices()
-    state = loop.init_state(
-        jax.random.key(0), (SIDE, SIDE, 3), loop.optimizer(Config(gc=gc))
-    )
-    batch = loop.deal(SPLIT, np.arange(4), 4, mesh)
-    step = functools.partial(loop.train_step, mesh=mesh, augmented=True, per_turn=2)
-    count = jax.ShapeDtypeStruct((), jnp.int32)
-    key = jax.eval_shape(jax.random.key, 0)
-    return jax.jit(step).trace(state, batch, count, key)
+    mesh = batches.all_devices()
+    step, state = step_and_state(gc, mesh)
+    batch = program.batch_shapes(TASK.splits["train"], 4, mesh)
+    return jax.jit(step).trace(state, batch, COUNT, KEY)
 
 
 @pytest.mark.parametrize("gc", [False, True])
@@ -48,22 +58,11 @@ def test_the_step_compiles_for_a_tpu_where_its_compiler_is_installed():
         platform="tpu", topology_name="v5e:2x2", num_slices=1
     )
     mesh = topologies.make_mesh(topology, (4,), ("batch",))
-    state = jax.eval_shape(
-        lambda: loop.init_state(
-            jax.random.key(0), (SIDE, SIDE, 3), loop.optimizer(Config(gc=True))
-        )
-    )
+    step, state = step_and_state(gc=True, mesh=mesh)
     everywhere = jax.NamedSharding(mesh, jax.P())
-    spread = jax.NamedSharding(mesh, jax.P("batch"))
-
-    def struct(x, sharding):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-    state = jax.tree.map(lambda x: struct(x, everywhere), state)
-    batch = loop.Batch(SPLIT.images, SPLIT.labels, np.arange(4, dtype=np.int32))
-    batch = jax.tree.map(lambda x: struct(x, spread), batch)
-    step = functools.partial(loop.train_step, mesh=mesh, augmented=True, per_turn=1)
-    count = jax.ShapeDtypeStruct((), jnp.int32)
-    key = jax.eval_shape(jax.random.key, 0)
-    compiled = jax.jit(step).lower(state, batch, count, key).compile()
+    state = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), state
+    )
+    batch = program.batch_shapes(TASK.splits["train"], 4, mesh)
+    compiled = jax.jit(step).lower(state, batch, COUNT, KEY).compile()
     assert "all-reduce" in compiled.as_text()

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from train import checkpoint
+from train.engine import checkpoint
 
 EPOCHS = 8
 
@@ -131,7 +131,8 @@ def test_a_signal_to_one_stops_all_at_the_same_step(
 def test_a_coordinator_that_is_not_there_is_one_line(
     small_data_dir, tmp_path, monkeypatch, capsys
 ):
-    from train import horses, processes
+    from train import horses
+    from train.engine import processes
 
     def not_there(*args, **kwargs):
         raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out.\nAnd more.")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train import cues, data, rendered
-from train.drawing import scene
+from train import data
+from train.data import cues, rendered
+from train.data.drawing import scene
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_thumbnail_is_the_mean_of_its_pixels():
 
 def test_contact_sheet_command_needs_no_tensorflow(tmp_path):
     code = (
-        "import sys; from train import rendered;"
+        "import sys; from train.data import rendered;"
         "sys.argv = ['rendered', sys.argv[1], '--rows', '1', '--columns', '2'];"
         "rendered.main(); assert 'tensorflow' not in sys.modules"
     )

@@ -10,9 +10,14 @@ import time
 
 import jax
 import numpy as np
+import optax
 import pytest
+from flax.training.train_state import TrainState
 
-from train import checkpoint, horses
+from optax_gc import centralize_gradients
+from train import horses
+from train.engine import checkpoint
+from train.engine.state import State, init_state
 
 EPOCHS = 3
 
@@ -184,14 +189,37 @@ def test_resume_needs_a_folder(capsys):
 
 def test_only_the_last_few_checkpoints_are_kept(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
-    state = {"w": np.arange(3.0), "step": np.int32(0)}
+    state = State(np.int32(0), {"w": np.arange(3.0)}, (), {"stats": np.ones(2)})
     for step in range(1, 5):
         checkpoints.save(step, state, checkpoint.Progress(epoch=step))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
     restored, progress = checkpoints.restore(state, pytest.fail)
     assert progress == checkpoint.Progress(epoch=4)
-    np.testing.assert_array_equal(restored["w"], state["w"])
-    assert restored["w"].dtype == np.float64
+    np.testing.assert_array_equal(restored.params["w"], state.params["w"])
+    assert restored.params["w"].dtype == np.float64
+    np.testing.assert_array_equal(restored.model_state["stats"], [1, 1])
+
+
+def test_a_checkpoint_from_before_there_was_model_state_is_restored(
+    tmp_path, monkeypatch
+):
+    """Such a one is of Flax's `TrainState`, and its digest of the leaves of that."""
+    tx = optax.chain(
+        centralize_gradients(), optax.trace(0.9), optax.scale_by_learning_rate(0.1)
+    )
+    params = {"kernel": np.arange(6, dtype=np.float32).reshape(3, 2)}
+    before = TrainState.create(apply_fn=None, params=params, tx=tx)
+    before = before.replace(step=np.int32(5))
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "layout", lambda state: state)
+        checkpoints.save(5, before, checkpoint.Progress(epoch=2))
+    like = init_state({"params": params}, tx)
+    restored, progress = checkpoints.restore(like, pytest.fail)
+    assert progress == checkpoint.Progress(epoch=2)
+    assert (restored.step, restored.model_state) == (5, {})
+    assert jax.tree.structure(restored) == jax.tree.structure(like)
+    np.testing.assert_array_equal(restored.params["kernel"], params["kernel"])
 
 
 def test_a_workdir_of_nothing_starts_anew(small_data_dir, whole, tmp_path):

@@ -1,70 +1,18 @@
-"""What the commands share: how they fail, how they are interrupted, how they end."""
+"""What the commands share: how they train once, how they fail, how they end."""
 
-import contextlib
 import shlex
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+import tyro
 
-class Failure(Exception):  # noqa: N818, it covers interruptions too
-    """What stops a command; its message is one line for the user."""
+from train.config import Config, prepare_jax
+from train.faults import Failure, Stop
 
-    status = 1
-
-
-class UsageError(Failure):
-    """A command line that cannot be obeyed."""
-
-    status = 2
-
-
-class Interrupted(Failure):
-    """Ctrl-C or a request to end: the exit status is 128 and the signal's number."""
-
-    def __init__(self, signum: int, remedy: str = "Nothing was lost."):
-        self.signum, self.status = signum, 128 + signum
-        super().__init__(f"stopped by {signal.Signals(signum).name}. {remedy}")
-
-
-class Stop:
-    """The user's request to stop, by SIGINT or SIGTERM.
-
-    A signal raises `Interrupted` at once, except inside `deferred`, where the first
-    one is only noted.
-    """
-
-    def __init__(self) -> None:
-        self.signum: int | None = None
-        self._deferring = False
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator["Stop"]:
-        """Handles the two signals here instead of their previous handlers."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {signum: signal.signal(signum, self._handle) for signum in signals}
-        try:
-            yield self
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
-
-    @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Lets the work inside come to its own end."""
-        self._deferring = True
-        try:
-            yield
-        finally:
-            self._deferring = False
-
-    def _handle(self, signum: int, frame: object) -> None:
-        del frame
-        impatient = self.signum is not None
-        self.signum = signum
-        if impatient or not self._deferring:
-            raise Interrupted(signum)
+if TYPE_CHECKING:
+    from train.engine.task import Task
 
 
 def run(work: Callable[[Stop], None], *, debug: bool) -> int:
@@ -96,6 +44,48 @@ def complain(error: Failure | OSError) -> int:
     return error.status if isinstance(error, Failure) else 1
 
 
-def command_line(module: str, args: list[str], *more: str) -> str:
-    """Returns what to type to call a module with these and more arguments."""
-    return shlex.join(["python", "-m", module, *args, *more])
+def train_once(
+    module: str,
+    options: type[Config],
+    load: Callable[[Config], "Task"],
+    args: list[str],
+) -> int:
+    """Trains a task as a command line says and returns the exit status.
+
+    Args:
+      module: the command's module, such as "train.horses".
+      options: the class of its configuration.
+      load: from the configuration to the task with its data; called once JAX may be
+        imported.
+      args: the command line.
+    """
+    config = tyro.cli(options, args=args, prog=f"python -m {module}")
+
+    def work(stop: Stop) -> None:
+        config.check()
+        prepare_jax()
+        # Imported here, not above, because JAX would slow --help down.
+        from train.engine import processes
+        from train.record import workdir
+
+        processes.join(config)
+        folder = workdir.claim(config) if processes.is_first() else None
+        task = load(config)
+        import rich.console
+
+        from train.engine import fit
+        from train.record.reporter import Reporter
+
+        console = rich.console.Console(quiet=folder is None)
+        remedy = how_to_resume(module, config, args, folder) if folder else ""
+        with processes.losses_told():
+            fit.fit(config, task, Reporter(folder, console, remedy), stop)
+
+    return run(work, debug=config.debug)
+
+
+def how_to_resume(module: str, config: Config, args: list[str], folder: object) -> str:
+    """Returns what to tell a user who has stopped the run."""
+    more = [] if config.workdir else ["--workdir", str(folder)]
+    more += [] if config.resume else ["--resume"]
+    return f"Go on with: {shlex.join(['python', '-m', module, *args, *more])}"

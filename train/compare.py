@@ -15,8 +15,11 @@ from typing import Literal
 
 import tyro
 
-from train import command, workdir
-from train.config import Config, Training, check, prepare_jax
+from train import command, config, horses
+from train.config import prepare_jax
+from train.faults import Stop, UsageError
+from train.horses import Config, Training
+from train.record import workdir
 
 Arm = Literal["none", "gradient", "update"]
 Protocol = Literal["paired", "published"]
@@ -84,14 +87,14 @@ def main(args: Sequence[str] | None = None) -> int:
     return command.run(functools.partial(compare, options), debug=options.debug)
 
 
-def compare(options: Comparison, stop: command.Stop) -> None:
+def compare(options: Comparison, stop: Stop) -> None:
     """Runs what is not finished yet and shows the outcome of all."""
     check_options(options)
     runs = plan(options)
-    for config in runs.values():
+    for run in runs.values():
         # A later half starts from a first one that need not be there yet.
-        check(dataclasses.replace(config, init_from=None))
-        workdir.claim(config)
+        config.Config.check(run)
+        workdir.claim(run)
     prepare_jax()
     run_all(options, runs, stop)
     show(options)
@@ -100,58 +103,60 @@ def compare(options: Comparison, stop: command.Stop) -> None:
 def check_options(options: Comparison) -> None:
     """Raises a `UsageError` that names the first option out of its range."""
     if options.seeds < 1:
-        raise command.UsageError(f"--seeds must be at least 1, got {options.seeds}.")
+        raise UsageError(f"--seeds must be at least 1, got {options.seeds}.")
     if not options.arms or len(set(options.arms)) < len(options.arms):
-        raise command.UsageError(
+        raise UsageError(
             f"--arms must name each arm once, got {' '.join(options.arms) or 'none'}."
         )
 
 
-def run_all(options: Comparison, runs: dict[str, Config], stop: command.Stop) -> None:
+def run_all(options: Comparison, runs: dict[str, Config], stop: Stop) -> None:
     """Runs what is not finished yet, showing how far it is and the time left."""
     import rich.console
 
-    from train import data, loop, report
+    from train.engine import fit
+    from train.record import console, reporter
 
     open_runs = [
-        config
-        for config in runs.values()
-        if not (config.workdir / "summary.json").exists()
+        run for run in runs.values() if not (run.workdir / "summary.json").exists()
     ]
-    console = rich.console.Console()
-    console.print(f"{len(runs) - len(open_runs)} of {len(runs)} runs are finished.")
+    screen = rich.console.Console()
+    screen.print(f"{len(runs) - len(open_runs)} of {len(runs)} runs are finished.")
     if not open_runs:
         return
-    dataset = data.load(options.dataset, options.data_dir)
-    overall = report.Overall(console, sum(map(epochs_left, open_runs)))
+    dataset = horses.load_data(options)
+    overall = console.Overall(screen, sum(map(epochs_left, open_runs)))
     with overall.progress:
-        for config in open_runs:
-            loop.fit(config, dataset, report.Member(config.workdir, overall), stop)
+        for run in open_runs:
+            member = reporter.Member(run.workdir, overall)
+            fit.fit(run, horses.task(run, dataset), member, stop)
 
 
-def epochs_left(config: Config) -> int:
+def epochs_left(run: Config) -> int:
     """Returns how many epochs a run has still to do."""
-    done = workdir.read_lines(config.workdir / "metrics.jsonl")
-    return config.epochs - len(done)
+    done = workdir.read_lines(run.workdir / "metrics.jsonl")
+    return run.epochs - len(done)
 
 
 def show(options: Comparison) -> None:
     """Prints the tables and draws the pictures of the finished runs."""
-    from train import results
+    from train.record import pictures, statistics
 
-    runs = results.read_runs(options.out)
+    runs = statistics.read_runs(options.out)
     baseline = "none" if options.protocol == "paired" else "then-none"
     tables = {
-        "Last epoch, mean and standard deviation over seeds": results.arms_table(runs),
-        "Paired differences, with the 95 % t-interval of their mean": (
-            results.differences_table(runs, baseline)
+        "Last epoch, mean and standard deviation over seeds": statistics.arms_table(
+            runs
         ),
-        "Every run": results.raw_table(runs),
+        "Paired differences, with the 95 % t-interval of their mean": (
+            statistics.differences_table(runs, baseline)
+        ),
+        "Every run": statistics.raw_table(runs),
     }
     for title, (header, rows) in tables.items():
         if rows:
-            print(f"\n{title}\n\n{results.terminal_table(header, rows)}")
-    results.plot_all(runs, options.out)
+            print(f"\n{title}\n\n{statistics.terminal_table(header, rows)}")
+    pictures.plot_all(runs, options.out)
     print(f"\nPictures in {options.out}: curves.png, drift.png, energy.png, times.png")
 
 

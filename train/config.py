@@ -1,11 +1,11 @@
-"""The configuration of a run: every option, its unit and its default in one place."""
+"""The configuration of a run: the options that all tasks share, and their rules."""
 
 import dataclasses
 import os
 import pathlib
 from typing import Literal
 
-from train.command import UsageError
+from train.faults import UsageError
 
 MAX_CPU_DEVICES = 16
 
@@ -36,32 +36,25 @@ def prepare_jax() -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """How a run trains, whatever its arm and its seed."""
-
-    dataset: str = "auto"
-    """horses_or_humans, the drawings (rendered), whichever of the two can be had
-    (auto), or another TFDS data set with the features image and label."""
+    """How a run trains, whatever its arm and its seed; a task sets the defaults."""
 
     data_dir: pathlib.Path = dataclasses.field(default_factory=default_data_dir)
-    """Folder of TensorFlow Datasets, where images are looked for and prepared."""
+    """Folder of TensorFlow Datasets, where data are looked for and prepared."""
 
-    epochs: int = 10
-    """Passes over the training images."""
+    epochs: int
+    """Passes over the training data."""
 
-    batch_size: int = 128
-    """Images in a step; the last step of an epoch takes what is left."""
+    batch_size: int
+    """Examples in a step."""
 
-    optimizer: Optimizer = "rmsprop"
-    """RMSprop as in Keras; SGD with momentum 0.9; Adam; AdamW with decay 1e-4."""
+    optimizer: Optimizer
+    """SGD with momentum 0.9, RMSprop as in Keras, Adam, or AdamW."""
 
-    learning_rate: float = 1e-4
+    learning_rate: float
     """Step size of the optimizer, per step."""
 
-    augment: bool = True
-    """Flip, rotate and zoom the training images at random."""
-
     evaluate: bool = True
-    """Measure loss and accuracy on the held-out images after every epoch."""
+    """Measure loss and accuracy on the held-out data after every epoch."""
 
     debug: bool = False
     """Show the traceback of a failure."""
@@ -69,10 +62,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Training):
-    """Trains a CNN on Horses or Humans, with or without Gradient Centralization.
-
-    The defaults are those of the published Keras example.
-    """
+    """One run: its arm, its seed, its folder, and the processes that share it."""
 
     gc: bool = False
     """Centralize the gradient of every weight vector."""
@@ -82,9 +72,6 @@ class Config(Training):
 
     seed: int = 0
     """Seed of the initial parameters, shuffling, augmentation and dropout."""
-
-    init_from: pathlib.Path | None = None
-    """Folder of an earlier run, to start from its final parameters."""
 
     workdir: pathlib.Path | None = None
     """New folder for the run's files; by default the next free one below runs/."""
@@ -104,6 +91,28 @@ class Config(Training):
     process_id: int | None = None
     """Number of this process, from 0, where JAX does not find it."""
 
+    def check(self) -> None:
+        """Raises a `UsageError` that names the first field out of its range."""
+        for field in ("epochs", "batch_size"):
+            if getattr(self, field) < 1:
+                raise UsageError(
+                    f"--{field.replace('_', '-')} must be at least 1, "
+                    f"got {getattr(self, field)}."
+                )
+        if not 0 < self.learning_rate < float("inf"):
+            raise UsageError(
+                f"--learning-rate must be a positive number, got {self.learning_rate}."
+            )
+        if self.placement == "update" and not self.gc:
+            raise UsageError("--placement update needs --gc, got --no-gc.")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed must lie in [0, 2**32), got {self.seed}.")
+        if self.resume and self.workdir is None:
+            raise UsageError(
+                "--resume needs --workdir, the folder of the run to go on with."
+            )
+        check_processes(self)
+
 
 NOT_RESULTS = frozenset(
     {
@@ -111,34 +120,6 @@ NOT_RESULTS = frozenset(
         *("distributed", "coordinator", "num_processes", "process_id"),
     }
 )  # options that a resumed run may have different
-
-
-def check(config: Config) -> None:
-    """Raises a `UsageError` that names the first field out of its range."""
-    for field in ("epochs", "batch_size"):
-        if getattr(config, field) < 1:
-            raise UsageError(
-                f"--{field.replace('_', '-')} must be at least 1, "
-                f"got {getattr(config, field)}."
-            )
-    if not 0 < config.learning_rate < float("inf"):
-        raise UsageError(
-            f"--learning-rate must be a positive number, got {config.learning_rate}."
-        )
-    if config.placement == "update" and not config.gc:
-        raise UsageError("--placement update needs --gc, got --no-gc.")
-    if not 0 <= config.seed < 2**32:
-        raise UsageError(f"--seed must lie in [0, 2**32), got {config.seed}.")
-    if config.init_from and not (config.init_from / "params").is_dir():
-        raise UsageError(
-            "--init-from must be the folder of a finished run, got "
-            f"{config.init_from}, which has no params in it."
-        )
-    if config.resume and config.workdir is None:
-        raise UsageError(
-            "--resume needs --workdir, the folder of the run to go on with."
-        )
-    check_processes(config)
 
 
 def check_processes(config: Config) -> None:

@@ -4,54 +4,94 @@ python -m train.horses --gc
 """
 
 import concurrent.futures
-import functools
+import dataclasses
+import pathlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import tyro
+from train import command, config
+from train.faults import UsageError
 
-from train import command, workdir
-from train.config import Config, check, prepare_jax
+if TYPE_CHECKING:
+    from train.data import Dataset
+    from train.engine.task import Task
+
+MODULE = "train.horses"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(config.Training):
+    """How a run trains; the defaults are those of the published Keras example."""
+
+    dataset: str = "auto"
+    """horses_or_humans, the drawings (rendered), whichever of the two can be had
+    (auto), or another TFDS data set with the features image and label."""
+
+    epochs: int = 10
+    """Passes over the training images."""
+
+    batch_size: int = 128
+    """Images in a step; the last step of an epoch takes what is left."""
+
+    optimizer: config.Optimizer = "rmsprop"
+    """RMSprop as in Keras; SGD with momentum 0.9; Adam; AdamW with decay 1e-4."""
+
+    learning_rate: float = 1e-4
+    """Step size of the optimizer, per step."""
+
+    augment: bool = True
+    """Flip, rotate and zoom the training images at random."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Training, config.Config):
+    """Trains a CNN on Horses or Humans, with or without Gradient Centralization.
+
+    The defaults are those of the published Keras example.
+    """
+
+    init_from: pathlib.Path | None = None
+    """Folder of an earlier run, to start from its final parameters."""
+
+    def check(self) -> None:
+        super().check()
+        if self.init_from and not (self.init_from / "params").is_dir():
+            raise UsageError(
+                "--init-from must be the folder of a finished run, got "
+                f"{self.init_from}, which has no params in it."
+            )
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
     args = list(sys.argv[1:] if args is None else args)
-    config = tyro.cli(Config, args=args, prog="python -m train.horses")
-    return command.run(functools.partial(train, config, args), debug=config.debug)
+    return command.train_once(MODULE, Config, load, args)
 
 
-def train(config: Config, args: list[str], stop: command.Stop) -> None:
-    """Trains as configured by the command line `args`."""
-    check(config)
-    prepare_jax()
-    # Imported here, not above, because JAX would slow --help down.
-    from train import processes
+def load(options: Config) -> "Task":
+    """Returns the task of a run, with its images in memory."""
+    return task(options, load_data(options))
 
-    processes.join(config)
-    folder = workdir.claim(config) if processes.is_first() else None
+
+def load_data(options: Training) -> "Dataset":
+    """Returns the images, read while what trains on them is imported."""
     from train import data
 
-    builder, reason = data.prepared(config.dataset, config.data_dir)
+    builder, reason = data.prepared(options.dataset, options.data_dir)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        # The images are read while the rest is imported.
         reading = pool.submit(data.read_all, builder, reason)
-        import rich.console
+        import train.engine.fit
+        import train.tasks.horses  # noqa: F401
 
-        from train import loop, report
-
-        dataset = reading.result()
-    console = rich.console.Console(quiet=folder is None)
-    remedy = how_to_resume(config, args, folder) if folder else ""
-    with processes.losses_told():
-        loop.fit(config, dataset, report.Reporter(folder, console, remedy), stop)
+        return reading.result()
 
 
-def how_to_resume(config: Config, args: list[str], folder: object) -> str:
-    """Returns what to tell a user who has stopped the run."""
-    more = [] if config.workdir else ["--workdir", str(folder)]
-    more += [] if config.resume else ["--resume"]
-    return f"Go on with: {command.command_line('train.horses', args, *more)}"
+def task(options: Config, dataset: "Dataset") -> "Task":
+    """Returns the task of a run on images that are in memory."""
+    from train.tasks.horses import Horses
+
+    return Horses(dataset, options.augment, options.init_from)
 
 
 if __name__ == "__main__":

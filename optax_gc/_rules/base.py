@@ -1,0 +1,146 @@
+"""What all rules share: how they are found, and what they may ask of the walk."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeAlias
+
+from optax_gc._parts import BROADCAST, Dim, Part, Shape, Value, merged, spread
+
+Values: TypeAlias = Sequence[Value]
+
+
+class Reader(Protocol):
+    """What a rule may ask of the walk over the program."""
+
+    origin: int  # the number of the equation in hand
+
+    def settle(self, part: Part, how: str = "") -> int:
+        """Notes how a part was used, by default how it met the data."""
+
+    def contract(self, part: Part, contracted: Dim, batch: Dim, kind: str) -> int:
+        """Notes that a part was contracted with the data over some axes."""
+
+    def walk(self, jaxpr: Any, values: Values, live: Sequence[int]) -> list[Value]:
+        """Reads a program within the program."""
+
+    def rehearsal(self) -> AbstractContextManager[None]:
+        """Lets programs be read without noting the uses in them."""
+
+    def liveness(self, eqn: Any) -> list[int]:
+        """Tells which results of an equation are needed."""
+
+
+Rule: TypeAlias = Callable[[Reader, Any, Values], Value | list[Value]]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Registers the rule of the primitives called `names`."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def shape(var: Any) -> Shape:
+    """Returns the shape of a variable of a jaxpr."""
+    return tuple(var.aval.shape)
+
+
+def shapes(eqn: Any) -> list[Shape]:
+    """Returns the shapes of an equation's operands."""
+    return [shape(var) for var in eqn.invars]
+
+
+def data(*values: Value, uses: int = 0) -> Value:
+    """Returns data that was computed from `values`."""
+    for value in values:
+        uses |= value.uses
+    return Value(data=True, uses=uses)
+
+
+def settled(reader: Reader, value: Value, how: str = "") -> Value:
+    """Returns `value` as mere data, with the uses of its parameters noted."""
+    uses = value.uses
+    for part in value.parts:
+        uses |= reader.settle(part, how)
+    return dataclasses.replace(value, data=True, parts=(), uses=uses)
+
+
+def joined(reader: Reader, values: Values) -> Value:
+    """Returns what is true of an array that may be any of `values`."""
+    first, *others = values
+    if all(value == first for value in others):
+        return first
+    if any(value.data for value in values):
+        return data(*(settled(reader, value, "mixed") for value in values))
+    uses = 0
+    for value in values:
+        uses |= value.uses
+    return Value(parts=merged(p for value in values for p in value.parts), uses=uses)
+
+
+def without(part: Part, dropped: Iterable[int]) -> Part:
+    """Returns a part of which one index was taken along the dimensions `dropped`."""
+    kept = [dim for d, dim in enumerate(part.dims) if d not in set(dropped)]
+    return part.with_dims(kept, part.at(dropped))
+
+
+def with_data(value: Value, indices: Values) -> Value:
+    """Returns `value`, as data if one of `indices` is."""
+    if not any(index.data for index in indices):
+        return value
+    return dataclasses.replace(value, data=True, uses=data(value, *indices).uses)
+
+
+def by_data(reader: Reader, part: Part) -> Part:
+    """Returns a part from which data has chosen: an expert still, or a row."""
+    if part.met:
+        return part
+    return dataclasses.replace(part, met="looked up", origin=reader.origin)
+
+
+def spread_out(eqn: Any, values: Values) -> list[Value]:
+    """Returns the operands in the shape of the result: scalars and 1s are repeated."""
+    new = shape(eqn.outvars[0])
+    return [
+        spread(value, old, new, range(len(new) - len(old), len(new)))
+        for value, old in zip(values, shapes(eqn), strict=True)
+    ]
+
+
+def known_same(values: Values) -> frozenset[int]:
+    """Returns the dimensions along which all data among `values` is constant."""
+    known = [value.same for value in values if value.data]
+    return frozenset.intersection(*known) if known else frozenset()
+
+
+def met(reader: Reader, part: Part, how: str, others: Values) -> Part:
+    """Returns a part that has met the data `others`, if they are data."""
+    if not any(other.data for other in others):
+        return part
+    kernel = part.kernel and _stays_kernel(part, known_same(others))
+    scaled_by = part.scaled_by | data(*others).uses
+    if part.met:
+        return dataclasses.replace(part, kernel=kernel, scaled_by=scaled_by)
+    return dataclasses.replace(
+        part, met=how, kernel=kernel, scaled_by=scaled_by, origin=reader.origin
+    )
+
+
+def _stays_kernel(part: Part, same: frozenset[int]) -> bool:
+    """Tells whether data that is constant along `same` modulates a kernel.
+
+    It does if it is constant along one of the kernel's axes, or if it has none that the
+    kernel lacks. A scale of the data is repeated along the batch, and has no axis of
+    its own.
+    """
+    own = [any(atom.axis != BROADCAST for atom in dim) for dim in part.dims]
+    lacks = any(
+        dim and not mine and d not in same
+        for d, (dim, mine) in enumerate(zip(part.dims, own, strict=True))
+    )
+    return not lacks or any(mine and d in same for d, mine in enumerate(own))

@@ -1,0 +1,123 @@
+"""Rules for programs within the program: branches and loops."""
+
+import dataclasses
+from typing import Any
+
+from optax_gc._parts import (
+    Part,
+    UnreadableError,
+    Value,
+    repeated,
+)
+from optax_gc._rules.base import (
+    Reader,
+    Values,
+    data,
+    joined,
+    met,
+    rule,
+    shape,
+    without,
+)
+
+
+@rule("stop_gradient")
+def _stop_gradient(reader: Reader, eqn: Any, values: Values) -> Value:
+    value = values[0]
+    return dataclasses.replace(value, parts=(), uses=value.uses)
+
+
+@rule("cond")
+def _cond(reader: Reader, eqn: Any, values: Values) -> list[Value]:
+    index, *operands = values
+    live = reader.liveness(eqn)
+    branches = [reader.walk(b, operands, live) for b in eqn.params["branches"]]
+    results = [joined(reader, same) for same in zip(*branches, strict=True)]
+    if not index.data:
+        return results
+    return [
+        _chosen(reader, result, index, len(shape(var)))
+        for result, var in zip(results, eqn.outvars, strict=True)
+    ]
+
+
+def _chosen(reader: Reader, value: Value, index: Value, rank: int) -> Value:
+    """Returns what data has chosen among kernels: a kernel still."""
+    choice = dataclasses.replace(index, parts=(), same=frozenset(range(rank)))
+    return dataclasses.replace(
+        value.map(lambda part: met(reader, part, "multiplied", [choice])),
+        data=True,
+        uses=data(value, index).uses,
+    )
+
+
+@rule("while")
+def _while(reader: Reader, eqn: Any, values: Values) -> list[Value]:
+    before, count = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+    consts, carry = values[before : before + count], values[before + count :]
+    body = eqn.params["body_jaxpr"]
+    carry = _steady(reader, body, consts, carry, [])
+    results = reader.walk(body, [*consts, *carry], _all(reader, eqn))
+    return [joined(reader, pair) for pair in zip(carry, results, strict=True)]
+
+
+@rule("scan")
+def _scan(reader: Reader, eqn: Any, values: Values) -> list[Value]:
+    body = eqn.params["jaxpr"]
+    inner = getattr(body, "jaxpr", body)
+    # Outside, what is scanned over has one axis more than inside.
+    xs = sum(
+        len(shape(outer)) != len(shape(var))
+        for outer, var in zip(eqn.invars, inner.invars, strict=True)
+    )
+    ys = sum(
+        len(shape(outer)) != len(shape(var))
+        for outer, var in zip(eqn.outvars, inner.outvars, strict=True)
+    )
+    carried = len(eqn.outvars) - ys
+    fixed = len(values) - carried - xs
+    consts, carry = list(values[:fixed]), list(values[fixed : fixed + carried])
+    scanned = [
+        v.map(lambda part: without(part, [0])) for v in values[fixed + carried :]
+    ]
+    carry = _steady(reader, body, consts, carry, scanned)
+    results = reader.walk(body, [*consts, *carry, *scanned], _all(reader, eqn))
+    after = [joined(reader, p) for p in zip(carry, results[:carried], strict=True)]
+    stacks = [
+        _stacked_again(value, shape(var)[0])
+        for value, var in zip(results[carried:], eqn.outvars[carried:], strict=True)
+    ]
+    return [*after, *stacks]
+
+
+def _stacked_again(value: Value, length: int) -> Value:
+    """Returns what a scan has put in a row; a layer's axis is the last that fell."""
+
+    def stack(part: Part) -> Part:
+        layers = part.stacked[-1:]
+        if not layers or layers[0].size != length:
+            return part.with_dims([repeated(length), *part.dims])
+        dims, others = (layers, *part.dims), part.stacked[:-1]
+        return dataclasses.replace(part, dims=dims, stacked=others)
+
+    return value.map(stack)
+
+
+def _all(reader: Reader, eqn: Any) -> list[int]:
+    """What a loop's next turn needs is needed as much as its results."""
+    return [max(reader.liveness(eqn), default=0)] * len(eqn.outvars)
+
+
+def _steady(
+    reader: Reader, body: Any, consts: Values, carry: Values, scanned: Values
+) -> list[Value]:
+    """Returns what is true of a loop's carry in each of its turns."""
+    carry = list(carry)
+    with reader.rehearsal():
+        for _ in range(8):
+            after = reader.walk(body, [*consts, *carry, *scanned], [])[: len(carry)]
+            joint = [joined(reader, p) for p in zip(carry, after, strict=True)]
+            if joint == carry:
+                return carry
+            carry = joint
+    raise UnreadableError

@@ -1,0 +1,112 @@
+"""Tables and intervals over runs, and the committed page."""
+
+import itertools
+import pathlib
+
+import numpy as np
+from scipy import stats
+
+from train.record import page, pictures, statistics
+
+ROOT = pathlib.Path(__file__).parents[1] / "results"
+
+
+def run(arm, seed, loss):
+    summary = dict.fromkeys(statistics.METRICS, loss) | {"total_seconds": 12.0}
+    epochs = [{"epoch_seconds": 6.0}, {"epoch_seconds": 7.0}]
+    return statistics.Run(arm, seed, {}, summary, epochs, [])
+
+
+RUNS = [run("none", seed, 0.5 + seed / 10) for seed in range(3)]
+RUNS += [run("gradient", seed, 0.4 + seed / 10 + seed / 100) for seed in (2, 1, 0)]
+
+
+def test_differences_are_taken_seed_by_seed():
+    arms = statistics.by_arm(RUNS)
+    values = statistics.paired_differences(arms["gradient"], arms["none"], "test_loss")
+    np.testing.assert_allclose(values, [-0.1, -0.09, -0.08])
+
+
+def test_a_seed_that_only_one_arm_has_is_left_out():
+    arms = statistics.by_arm([*RUNS, run("gradient", 7, 0.0)])
+    values = statistics.paired_differences(arms["gradient"], arms["none"], "test_loss")
+    assert len(values) == 3
+
+
+def test_the_interval_is_students():
+    values = np.array([0.1, -0.2, 0.3, 0.05])
+    half = stats.t.ppf(0.975, 3) * values.std(ddof=1) / 2
+    expected = values.mean() - half, values.mean() + half
+    np.testing.assert_allclose(statistics.confidence_interval(values), expected)
+
+
+def test_one_difference_has_no_interval():
+    assert np.isnan(statistics.confidence_interval(np.array([0.1]))).all()
+
+
+def test_tables_hold_every_arm_and_every_value():
+    header, rows = statistics.arms_table(RUNS)
+    assert [row[:3] for row in rows] == [
+        ["none", "3", "0.6000 ± 0.1000"],
+        ["gradient", "3", "0.5100 ± 0.1100"],
+    ]
+    assert rows[0][-2:] == ["6.0", "6.5"]
+    assert len(header) == len(rows[0])
+    header, rows = statistics.differences_table(RUNS, "none")
+    assert len(rows) == 4
+    assert rows[0][-1] == "-0.1000, -0.0900, -0.0800"
+    header, rows = statistics.raw_table(RUNS)
+    assert len(rows) == 6
+
+
+def test_the_committed_page_is_the_one_its_records_make():
+    assert (ROOT / "README.md").read_text() == page.page(ROOT)
+
+
+def stated(values, scale, digits, unit=""):
+    """A mean difference with its interval, as FINDING.md writes it."""
+    numbers = (values.mean(), *statistics.confidence_interval(values))
+    mean, low, high = (f"{scale * number:+.{digits}f}" for number in numbers)
+    return f"{mean}{unit} [{low}, {high}]"
+
+
+def prose(path):
+    """The text of a file with single spaces and no emphasis."""
+    return " ".join(path.read_text().replace("*", "").split())
+
+
+def test_finding_and_readme_state_the_differences_that_the_records_hold():
+    text, readme = prose(ROOT / "FINDING.md"), prose(ROOT.parent / "README.md")
+    for folder in ("rmsprop", "sgd", "sgd-0.01", "rmsprop-3e-4"):
+        arms = statistics.by_arm(statistics.read_runs(ROOT / folder))
+        for arm in arms.keys() - {"none"}:
+            loss, accuracy = (
+                statistics.paired_differences(arms[arm], arms["none"], metric)
+                for metric in ("test_loss", "test_accuracy")
+            )
+            assert stated(loss, 1, 3) in text
+            assert arm == "update" or stated(loss, 1, 3) in readme
+            assert stated(accuracy, 100, 1, " points") in text
+
+
+def test_the_finding_states_what_the_diagnostics_hold():
+    text = prose(ROOT / "FINDING.md")
+    first, others, kept, drifted = [], [], [], []
+    for section in page.SECTIONS:
+        arms = statistics.by_arm(statistics.read_runs(ROOT / section.folder))
+        for arm, runs in arms.items():
+            for layer, shares in pictures.layer_series(runs, "removed_energy").items():
+                (first if layer.startswith("Conv_0") else others).extend(shares)
+            if section.folder.startswith("sgd"):
+                ends = [run.diagnostics[-1]["mean_drift"].values() for run in runs]
+                (drifted if arm == "none" else kept).extend(itertools.chain(*ends))
+    assert f"{100 * min(first):.0f} to {100 * max(first):.0f} %" in text
+    assert f"{100 * min(others):.0f} to {100 * max(others):.0f} %" in text
+    assert max(kept) <= 1.5e-8
+    assert f"drifted by {1e4 * min(drifted):.1f}e-4 to {max(drifted):.2f}" in text
+
+
+def test_the_readme_shows_the_table_that_the_records_make():
+    header, rows = statistics.arms_table(statistics.read_runs(ROOT / "rmsprop"))
+    table = statistics.markdown_table(header[:-2], [row[:-2] for row in rows])
+    assert table in (ROOT.parent / "README.md").read_text()

@@ -1,0 +1,72 @@
+"""What a run shows and leaves behind, apart from the run itself."""
+
+import pathlib
+import re
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import pytest
+import rich.console
+
+from train.faults import UsageError
+from train.horses import Config
+from train.record import console, environment, pictures, workdir
+from train.tasks.cnn import CNN
+
+
+def rendered_text(table):
+    console = rich.console.Console(width=100)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_the_layers_are_listed_in_the_order_they_run_in():
+    images = jnp.zeros((1, 300, 300, 3))
+    variables = jax.eval_shape(CNN().init, jax.random.key(0), images)
+    table = console.layer_table(CNN().apply, variables, images)
+    lines = rendered_text(table).split("\n")
+    cells = [re.split(r"  +", line.strip()) for line in lines if line]
+    assert cells[1] == ["Conv_0", "(149, 149, 16)", "(3, 3, 3, 16)", "448"]
+    assert cells[6] == ["Dense_0", "(512,)", "(3136, 512)", "1,606,144"]
+    assert cells[8] == ["total", "1,704,097"]
+
+
+def test_default_workdirs_are_numbered_and_never_shared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    claimed = [str(workdir.claim(Config(gc=gc))) for gc in (True, True, False)]
+    assert claimed == ["runs/gc-seed0", "runs/gc-seed0-2", "runs/no-gc-seed0"]
+
+
+def test_an_empty_folder_may_be_a_workdir_and_a_file_may_not(tmp_path):
+    assert workdir.claim(Config(workdir=tmp_path)) == tmp_path
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"got .*file, which is neither"):
+        workdir.claim(Config(workdir=tmp_path / "file"))
+
+
+def epoch(number):
+    """The metrics of an epoch without evaluation."""
+    return {
+        "epoch": number, "epoch_seconds": 2.5, "train_loss": 0.6,
+        "train_accuracy": 0.7, "test_loss": None, "test_accuracy": None,
+    }  # fmt: skip
+
+
+def test_without_evaluation_dashes_stand_for_the_held_out_metrics():
+    line = console.epoch_line(epoch(1), 10)
+    assert line.split() == ["1/10", "2.50", "s", "0.6000", "0.7000", "-", "-"]
+    assert len(line) == len(console.epoch_header("test"))
+
+
+def test_curves_are_drawn_without_held_out_metrics_too(tmp_path):
+    pictures.plot_run([epoch(1), epoch(2)], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_commit_is_the_one_that_git_names():
+    command = ["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "HEAD"]
+    head = subprocess.run(command, capture_output=True, text=True)
+    expected = head.stdout.strip() if head.returncode == 0 else ""
+    assert (environment.commit() or "").removesuffix("-dirty") == expected

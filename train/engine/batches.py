@@ -1,0 +1,75 @@
+"""Which examples share a step, and how they are dealt out to the devices."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from train.engine.task import Examples, take
+
+
+class Batch(NamedTuple):
+    """Examples that share a step, spread over the devices along the first axis.
+
+    The examples, and each one's int32 position `(B,)` in the batch. Positions past the
+    batch's count are padding. They are dealt out to the devices in turn, so that every
+    device has its share of a short batch.
+    """
+
+    examples: Examples
+    positions: Array | np.ndarray
+
+
+def all_devices() -> Mesh:
+    """Returns the mesh of all devices, over which batches are split."""
+    return jax.make_mesh((jax.device_count(),), ("batch",))
+
+
+def padded_size(batch_size: int, mesh: Mesh) -> int:
+    """Returns the batch size, up to the next multiple of the devices."""
+    return math.ceil(batch_size / mesh.size) * mesh.size
+
+
+def deal(examples: Examples, indices: np.ndarray, batch_size: int, mesh: Mesh) -> Batch:
+    """Returns the batch of the examples `indices` on the devices, dealt out in turn.
+
+    It is padded to `batch_size`, and that to a multiple of the devices.
+    """
+    size = padded_size(batch_size, mesh)
+    padded = np.pad(indices, (0, size - len(indices)))
+    order = np.arange(size, dtype=np.int32).reshape(-1, mesh.size).T.ravel()
+    rows = padded[order]
+    sharding = NamedSharding(mesh, P("batch"))
+
+    def spread(x: Any, take: Callable[[Any], np.ndarray]) -> Array:
+        # Each process is asked for what its own devices hold, and for no more.
+        return jax.make_array_from_callback((size, *x.shape[1:]), sharding, take)
+
+    def put(x: np.ndarray) -> Array:
+        return spread(x, lambda index: take(x, rows[index[0]]))
+
+    return Batch(jax.tree.map(put, examples), spread(order, lambda index: order[index]))
+
+
+def epoch_batches(
+    seed: int, epoch: int, size: int, batch_size: int, *, keep_rest: bool
+) -> list[np.ndarray]:
+    """Returns the indices of an epoch's batches, int64, each example at most once.
+
+    All batches have `batch_size` examples. What is left over makes a smaller one, with
+    `keep_rest`, or is left out.
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(size)
+    if not keep_rest:
+        order = order[: size // batch_size * batch_size]
+    return np.split(order, range(batch_size, len(order), batch_size))
+
+
+def steps_an_epoch(size: int, batch_size: int, *, keep_rest: bool) -> int:
+    """Returns the number of batches that `epoch_batches` makes."""
+    return math.ceil(size / batch_size) if keep_rest else size // batch_size

@@ -1,0 +1,78 @@
+"""What the engine asks of a task."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from jax import Array
+
+from train.engine.optimizer import Recipe
+from train.record.about import About
+
+Examples = tuple[Any, ...]  # arrays that share their first axis, one row an example
+Variables = Mapping[str, Any]  # "params", and what else a Flax module keeps
+
+
+class Scores(NamedTuple):
+    """How well examples were told: their losses and shares of right answers, `(B,)`."""
+
+    loss: Array
+    accuracy: Array
+
+
+class Task(Protocol):
+    """Data, a network and its loss.
+
+    Attributes:
+      about: what is told of the data.
+      splits: the examples by split, in the host's memory: "train"; "validation", if
+        there is one, to be evaluated as training goes on; and "test", which is opened
+        after the last epoch, or takes the place of a validation split.
+      recipe: what the task adds to its optimizers.
+      keeps_rest: whether an epoch ends with a smaller batch of what is left.
+      per_turn: examples that a device works on at a time; None where a network must
+        see its whole share of a batch at once.
+    """
+
+    about: About
+    splits: Mapping[str, Examples]
+    recipe: Recipe
+    keeps_rest: bool
+    per_turn: int | None
+
+    def init(self, key: Array) -> Variables:
+        """Returns the variables to start from."""
+
+    def train_scores(
+        self, variables: Variables, examples: Examples, keys: Array, weights: Array
+    ) -> tuple[Scores, Mapping[str, Any]]:
+        """Returns the scores of a device's examples, and its variables but the params.
+
+        It runs inside `jax.shard_map`: the mesh's axis "batch" reaches the other
+        shares of the batch.
+
+        Args:
+          variables: as `init` makes them.
+          examples: some rows of the training split.
+          keys: a PRNG key an example, `(B,)`.
+          weights: 1 for an example and 0 for padding, float32 `(B,)`.
+        """
+
+    def test_scores(self, variables: Variables, examples: Examples) -> Scores:
+        """Returns the scores of examples of any split, without randomness."""
+
+
+def size(examples: Examples) -> int:
+    """Returns how many examples there are."""
+    return len(examples[0])
+
+
+def watched_split(task: Task) -> str:
+    """Returns the split that is evaluated while training."""
+    return "validation" if "validation" in task.splits else "test"
+
+
+def take(examples: Examples, rows: np.ndarray | Array) -> Examples:
+    """Returns the examples at the given rows."""
+    return jax.tree.map(lambda x: x[rows], examples)

@@ -1,0 +1,1 @@
+"""What a run leaves and shows, and what many runs say together."""

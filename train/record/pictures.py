@@ -1,0 +1,144 @@
+"""Pictures of a run and of many."""
+
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from train.record.console import Metrics
+from train.record.statistics import Run, by_arm, measured
+
+SPLITS = {"train": "training", "validation": "validation", "test": "held-out"}
+COLORS = {
+    "none": "0.35", "gradient": "C0", "update": "C1",
+    "first": "0.7", "then-none": "0.35", "then-gc": "C0",
+}  # fmt: skip
+
+
+def series(runs: Sequence[Run], metric: str) -> np.ndarray:
+    """Returns a metric of every epoch, `(runs, epochs)`."""
+    return np.array([[epoch[metric] for epoch in run.epochs] for run in runs])
+
+
+def layer_series(runs: Sequence[Run], name: str) -> dict[str, np.ndarray]:
+    """Returns a diagnostic of every layer, averaged over runs, `(epochs,)` each."""
+    layers = runs[0].diagnostics[0][name]
+    return {
+        layer: np.mean([[d[name][layer] for d in run.diagnostics] for run in runs], 0)
+        for layer in layers
+    }
+
+
+def tidy(panels: Iterable[Any]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for panel in panels:
+        panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.spines[["top", "right"]].set_visible(False)
+
+
+def plot_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
+    """Draws each arm's metrics over the epochs: mean, and a band of one deviation."""
+    from matplotlib.figure import Figure
+
+    metrics = measured(runs)
+    columns = len(metrics) // 2  # training, and held-out where it was measured
+    figure = Figure(figsize=(5 * columns, 6.4), layout="constrained")
+    panels = figure.subplots(2, columns, squeeze=False).T.flat
+    for panel, (metric, name) in zip(panels, metrics.items(), strict=True):
+        for arm, members in by_arm(runs).items():
+            values = series(members, metric)
+            epochs, mean = 1 + np.arange(values.shape[1]), values.mean(0)
+            deviation = values.std(0, ddof=1) if len(values) > 1 else 0 * mean
+            label = f"{arm} (n = {len(members)})"
+            panel.plot(epochs, mean, color=COLORS[arm], label=label)
+            panel.fill_between(
+                epochs, mean - deviation, mean + deviation,
+                color=COLORS[arm], alpha=0.18, linewidth=0,
+            )  # fmt: skip
+        panel.set_title(name.capitalize())
+    tidy(figure.axes)
+    figure.axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def plot_layers(
+    runs: Sequence[Run], name: str, title: str, path: pathlib.Path, scale: str
+) -> None:
+    """Draws a diagnostic of each layer over the epochs, one panel an arm."""
+    from matplotlib.figure import Figure
+
+    arms = by_arm(runs)
+    figure = Figure(figsize=(3.6 * len(arms) + 1.2, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]
+    for panel, (arm, members) in zip(panels, arms.items(), strict=True):
+        for i, (layer, values) in enumerate(layer_series(members, name).items()):
+            label = layer.removesuffix("/kernel")
+            panel.plot(1 + np.arange(len(values)), values, label=label, color=f"C{i}")
+        panel.set_title(arm)
+        panel.set_yscale(scale)
+        if scale == "linear":
+            panel.set_ylim(0, 1)
+    tidy(panels)
+    panels[0].set_ylabel(title)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center",
+                  frameon=False)  # fmt: skip
+    figure.savefig(path, dpi=130)
+
+
+def plot_times(runs: Sequence[Run], path: pathlib.Path) -> None:
+    """Draws the seconds of every epoch, a dot each, and their median, per arm."""
+    from matplotlib.figure import Figure
+
+    arms = by_arm(runs)
+    figure = Figure(figsize=(5, 1 + 0.5 * len(arms)), layout="constrained")
+    panel = figure.subplots()
+    for row, (arm, members) in enumerate(arms.items()):
+        seconds = series(members, "epoch_seconds").ravel()
+        height = row + np.linspace(-0.2, 0.2, len(seconds))
+        panel.plot(seconds, height, ".", color=COLORS[arm], alpha=0.5)
+        panel.plot([np.median(seconds)] * 2, [row - 0.35, row + 0.35], color="black")
+    panel.set_yticks(range(len(arms)), list(arms))
+    panel.invert_yaxis()
+    panel.set_xlim(left=0)
+    panel.set_xlabel("training seconds per epoch; the line is the median")
+    panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+
+
+def plot_all(runs: Sequence[Run], folder: pathlib.Path) -> None:
+    """Draws the four pictures of a comparison into its folder."""
+    plot_curves(runs, folder / "curves.png")
+    plot_layers(
+        runs,
+        "removed_energy",
+        "share of gradient energy",
+        folder / "energy.png",
+        "linear",
+    )
+    plot_layers(
+        runs, "mean_drift", "drift of fan-in means", folder / "drift.png", "log"
+    )
+    plot_times(runs, folder / "times.png")
+
+
+def plot_run(history: Sequence[Metrics], path: pathlib.Path) -> None:
+    """Draws loss, accuracy and time per epoch into a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    epochs = [epoch["epoch"] for epoch in history]
+    for panel, metric in zip(panels, ("loss", "accuracy"), strict=False):
+        for split, label in SPLITS.items():
+            values = [epoch.get(f"{split}_{metric}") for epoch in history]
+            if None not in values:
+                panel.plot(epochs, values, marker="o", markersize=3.5, label=label)
+        panel.set_title(metric.capitalize())
+        panel.legend(frameon=False)
+    panels[2].bar(epochs, [epoch["epoch_seconds"] for epoch in history], color="0.6")
+    panels[2].set_title("Training time, seconds")
+    tidy(panels)
+    figure.savefig(path, dpi=150)

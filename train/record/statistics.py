@@ -1,0 +1,189 @@
+"""What many runs say together: their records, paired differences, tables."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+METRICS = {
+    "train_loss": "training loss",
+    "train_accuracy": "training accuracy",
+    "test_loss": "held-out loss",
+    "test_accuracy": "held-out accuracy",
+}
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The record of one run, read back.
+
+    `epochs` and `diagnostics` have one entry an epoch, with the names of
+    metrics.jsonl and diagnostics.jsonl.
+    """
+
+    arm: str
+    seed: int
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    epochs: Sequence[Mapping[str, Any]]
+    diagnostics: Sequence[Mapping[str, Any]]
+
+
+def read_runs(folder: pathlib.Path) -> list[Run]:
+    """Returns the finished runs in the folders `ARM-seedN` of `folder`, in order."""
+    paths = sorted(path.parent for path in folder.glob("*-seed*/summary.json"))
+    runs = [read_run(path) for path in paths]
+    return sorted(runs, key=lambda run: (arm_order(run.arm), run.seed))
+
+
+def read_run(path: pathlib.Path) -> Run:
+    """Returns the finished run in a folder that is called `ARM-seedN`."""
+    arm, seed = path.name.rsplit("-seed", 1)
+    config, summary = (
+        json.loads((path / name).read_text())
+        for name in ("config.json", "summary.json")
+    )
+    epochs, diagnostics = (
+        [json.loads(line) for line in (path / name).read_text().splitlines()]
+        for name in ("metrics.jsonl", "diagnostics.jsonl")
+    )
+    return Run(arm, int(seed), config, summary, epochs, diagnostics)
+
+
+def measured(runs: Iterable[Run]) -> dict[str, str]:
+    """Returns the metrics that all runs have: without evaluation only half of them."""
+    return {
+        metric: name
+        for metric, name in METRICS.items()
+        if all(run.summary[metric] is not None for run in runs)
+    }
+
+
+def arm_order(arm: str) -> int:
+    order = ("none", "gradient", "update", "first", "then-none", "then-gc")
+    return order.index(arm)
+
+
+def by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    arms: dict[str, list[Run]] = {}
+    for run in runs:
+        arms.setdefault(run.arm, []).append(run)
+    return arms
+
+
+def final(runs: Sequence[Run], metric: str) -> np.ndarray:
+    """Returns each run's last value of a metric, `(runs,)` in float64."""
+    return np.array([run.summary[metric] for run in runs], np.float64)
+
+
+def paired_differences(
+    runs: Sequence[Run], baseline: Sequence[Run], metric: str
+) -> np.ndarray:
+    """Returns run minus baseline of each seed that both have, by ascending seed."""
+    ours, theirs = (
+        {run.seed: run.summary[metric] for run in arm} for arm in (runs, baseline)
+    )
+    seeds = sorted(ours.keys() & theirs.keys())
+    return np.array([ours[seed] - theirs[seed] for seed in seeds], np.float64)
+
+
+def confidence_interval(differences: np.ndarray) -> tuple[float, float]:
+    """Returns the two-sided 95 % t-interval of the mean of paired differences.
+
+    Its ends are NaN for fewer than two differences.
+    """
+    from scipy import stats
+
+    if len(differences) < 2:
+        return (float("nan"), float("nan"))
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval(CONFIDENCE)
+    return float(low), float(high)
+
+
+def spread(values: np.ndarray) -> str:
+    """Returns mean and standard deviation (of a sample), or the one value."""
+    if len(values) < 2:
+        return f"{values.mean():.4f}"
+    return f"{values.mean():.4f} ± {values.std(ddof=1):.4f}"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def arms_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Returns header and rows: each arm's final metrics and its times per epoch."""
+    header = ["arm", "n", *measured(runs).values(), "seconds an epoch, least", "median"]
+    rows = []
+    for arm, members in by_arm(runs).items():
+        seconds = np.array([e["epoch_seconds"] for run in members for e in run.epochs])
+        metrics = [spread(final(members, metric)) for metric in measured(runs)]
+        times = [f"{seconds.min():.1f}", f"{np.median(seconds):.1f}"]
+        rows.append([arm, str(len(members)), *metrics, *times])
+    return header, rows
+
+
+def differences_table(
+    runs: Sequence[Run], baseline: str
+) -> tuple[list[str], list[list[str]]]:
+    """Returns header and rows: each arm's paired differences against the baseline."""
+    header = ["arm", "metric", "n", "mean difference", "95 % interval", "each seed"]
+    arms = by_arm(runs)
+    others = [arm for arm in arms if arm != baseline] if baseline in arms else []
+    rows = []
+    for arm in others:
+        for metric, name in measured(runs).items():
+            values = paired_differences(arms[arm], arms[baseline], metric)
+            low, high = confidence_interval(values)
+            rows.append(
+                [
+                    f"{arm} - {baseline}", name, str(len(values)),
+                    f"{values.mean():+.4f}",
+                    f"[{low:+.4f}, {high:+.4f}]" if len(values) > 1 else "-",
+                    ", ".join(f"{value:+.4f}" for value in values),
+                ]
+            )  # fmt: skip
+    return header, rows
+
+
+def raw_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Returns header and rows: the final metrics of every run."""
+    header = ["arm", "seed", *measured(runs).values(), "training seconds"]
+    rows = []
+    for run in runs:
+        metrics = [f"{run.summary[metric]:.4f}" for metric in measured(runs)]
+        seconds = f"{run.summary['total_seconds']:.0f}"
+        rows.append([run.arm, str(run.seed), *metrics, seconds])
+    return header, rows
+
+
+SHORT = {
+    "training loss": "loss",
+    "training accuracy": "accuracy",
+    "held-out loss": "test loss",
+    "held-out accuracy": "test accuracy",
+    "seconds an epoch, least": "s/epoch",
+    "training seconds": "seconds",
+    "mean difference": "mean",
+}
+LEFT_OUT = ("each seed", "median")  # too wide for a terminal
+
+
+def terminal_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table as aligned lines: the first column left, the others right."""
+    kept = [i for i, name in enumerate(header) if name not in LEFT_OUT]
+    lines = [[SHORT.get(header[i], header[i]) for i in kept]]
+    lines += [[SHORT.get(row[i], row[i]) for i in kept] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )

@@ -1,0 +1,72 @@
+"""The convolutional network of the experiment."""
+
+import jax
+from flax import linen as nn
+from jax import Array
+
+from train.tasks import layers
+
+CONV_FEATURES = (16, 32, 64, 64, 64)
+DROPOUT_IN = (1, 2)  # the convolutions, counted from 0, that have dropout
+DENSE_FEATURES = 512
+
+glorot = nn.initializers.glorot_uniform()
+
+
+class ConvReluPool(nn.Module):
+    """A 3x3 convolution, relu, dropout at rate 0.5 if `dropout`, and a 2x2 max-pool."""
+
+    features: int
+    dropout: bool
+
+    @nn.compact
+    def __call__(self, images: Array) -> Array:
+        """Returns `(B, (H - 2) // 2, (W - 2) // 2, features)` for `(B, H, W, C)`."""
+        batch, height, width, channels = images.shape
+        kernel = self.param("kernel", glorot, (3, 3, channels, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if not self.dropout:
+            operands = (images, kernel, bias)
+            return jax.vmap(layers.conv_relu_pool, (0, None, None))(*operands)
+        keep = keep_half(self, batch, (height - 2, width - 2, self.features))
+        operands = (images, kernel, bias, keep)
+        return jax.vmap(layers.conv_relu_pool, (0, None, None, 0))(*operands)
+
+
+class CNN(nn.Module):
+    """Five convolutions and two dense layers: one logit per image, or per class.
+
+    The network of the Keras example, 1,704,097 parameters for 300x300 images, with
+    Keras's Glorot-uniform kernels. The sigmoid or softmax is left to the loss.
+
+    Attributes:
+      classes: number of classes; two of them share one logit.
+    """
+
+    classes: int = 2
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        """Returns logits `(B,)`, or `(B, classes)` for more than two classes.
+
+        Images are `(B, H, W, C)` with values in [0, 1], each side 94 pixels or more.
+
+        With `train` set, dropout is on and needs the PRNG stream "dropout".
+        """
+        x = images
+        for i, features in enumerate(CONV_FEATURES):
+            dropout = train and i in DROPOUT_IN
+            x = ConvReluPool(features, dropout, name=f"Conv_{i}")(x)
+        x = x.reshape(x.shape[0], -1)  # (B, 3136) for 300x300 images
+        if train:
+            x = layers.dropout(x, keep_half(self, x.shape[0], x.shape[1:]))
+        x = nn.relu(nn.Dense(DENSE_FEATURES, kernel_init=glorot)(x))
+        if self.classes > 2:
+            return nn.Dense(self.classes, kernel_init=glorot)(x)
+        return nn.Dense(1, kernel_init=glorot)(x)[:, 0]
+
+
+def keep_half(module: nn.Module, batch: int, shape: tuple[int, ...]) -> Array:
+    """Returns a dropout mask `(batch, *shape)` from the module's "dropout" stream."""
+    keys = jax.random.split(module.make_rng("dropout"), batch)
+    return jax.vmap(layers.keep_half, (0, None))(keys, shape)
