@@ -33,6 +33,7 @@ def row(batch, side, images):
 
     from train import data
     from train.engine import batches, epoch, optimizer, processes, program, state
+    from train.engine.axes import fan_in_axes
     from train.engine.checkpoint import Progress
     from train.tasks.horses import Horses
 
@@ -43,10 +44,12 @@ def row(batch, side, images):
     split, mesh = data.Split(pixels, labels), batches.all_devices()
     task = Horses(data.Dataset("random", "as asked", ("0", "1"), split, split))
     init_key, step_key = jax.random.split(jax.random.key(0))
-    tx = optimizer.optimizer(config, task.recipe)
-    start = processes.replicate(state.init_state(task.init(init_key), tx), mesh)
+    variables = task.init(init_key)
+    axes = fan_in_axes(task, variables)
+    tx = optimizer.optimizer(config, task.recipe, axes)
+    start = processes.replicate(state.init_state(variables, tx), mesh)
     test = batches.deal(task.splits["test"], np.arange(mesh.size), mesh.size, mesh)
-    compiled = program.compile_program(config, task, tx, start, test, mesh)
+    compiled = program.compile_program(config, task, tx, axes, start, test, mesh)
     dealt = (
         (batches.deal(task.splits["train"], rows, batch, mesh), len(rows))
         for rows in batches.epoch_batches(0, 1, images, batch, keep_rest=True)

@@ -13,6 +13,7 @@ import json, jax, jax.numpy as jnp, numpy as np, optax
 from flax import linen as nn
 from train import data
 from train.engine import batches, epoch, fit, processes, program
+from train.engine.axes import fan_in_axes
 from train.engine.checkpoint import Progress
 from train.engine.state import init_state
 from train.horses import Config
@@ -34,9 +35,11 @@ task.model = Small()
 mesh = batches.all_devices()
 config = Config(batch_size=12)
 tx = optax.sgd(1.0)
-state = processes.replicate(init_state(task.init(jax.random.key(0)), tx), mesh)
+variables = task.init(jax.random.key(0))
+axes = fan_in_axes(task, variables)
+state = processes.replicate(init_state(variables, tx), mesh)
 test = batches.deal(task.splits["test"], np.arange(20), 20, mesh)
-compiled = program.compile_program(config, task, tx, state, test, mesh)
+compiled = program.compile_program(config, task, tx, axes, state, test, mesh)
 dealt = (
     (batches.deal(task.splits["train"], rows, 12, mesh), len(rows))
     for rows in batches.epoch_batches(0, 1, 20, 12, keep_rest=True)

@@ -9,6 +9,7 @@ import pytest
 
 from train import data
 from train.engine import batches, program
+from train.engine.axes import fan_in_axes
 from train.engine.optimizer import optimizer
 from train.engine.state import init_state
 from train.engine.step import train_step
@@ -24,8 +25,9 @@ KEY = jax.eval_shape(jax.random.key, 0)
 
 def step_and_state(gc, mesh):
     """The train step, and the shapes of the state that it takes."""
-    tx = optimizer(Config(gc=gc), TASK.recipe)
-    step = functools.partial(train_step, task=TASK, tx=tx, mesh=mesh)
+    axes = fan_in_axes(TASK, jax.eval_shape(TASK.init, KEY))
+    tx = optimizer(Config(gc=gc), TASK.recipe, axes)
+    step = functools.partial(train_step, task=TASK, tx=tx, axes=axes, mesh=mesh)
     return step, jax.eval_shape(lambda key: init_state(TASK.init(key), tx), KEY)
 
 

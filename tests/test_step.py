@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import linen as nn
 
+from optax_gc import fan_in
 from train import data, horses
 from train.engine import batches
 from train.engine.optimizer import optimizer
@@ -81,7 +82,9 @@ def deal(indices, batch_size):
 def step(model, augmented, per_turn):
     """The compiled train step."""
     made = task(model, augmented, per_turn)
-    return jax.jit(functools.partial(train_step, task=made, tx=SGD, mesh=MESH))
+    return jax.jit(
+        functools.partial(train_step, task=made, tx=SGD, axes=fan_in, mesh=MESH)
+    )
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(1027, 128), (256, 128), (5, 128)])
@@ -185,7 +188,7 @@ def test_augmentation_changes_the_step():
 
 def test_rmsprop_is_kerass():
     """Keras: v = 0.9 v + 0.1 g^2; w = w - lr * g / sqrt(v + 1e-7)."""
-    tx = optimizer(Config(learning_rate=0.01), Horses.recipe)
+    tx = optimizer(Config(learning_rate=0.01), Horses.recipe, fan_in)
     w, v = np.array([1.0, -1.0]), np.zeros(2)
     params = {"w": jnp.array(w, jnp.float32)}
     state = tx.init(params)
@@ -199,7 +202,9 @@ def test_rmsprop_is_kerass():
 
 def test_gc_centralizes_the_gradient_before_rmsprop():
     grads = {"kernel": jnp.array(RNG.normal(size=(5, 3)), jnp.float32)}
-    with_gc, without = (optimizer(Config(gc=gc), Horses.recipe) for gc in (True, False))
+    with_gc, without = (
+        optimizer(Config(gc=gc), Horses.recipe, fan_in) for gc in (True, False)
+    )
     centralized = {"kernel": grads["kernel"] - grads["kernel"].mean(0, keepdims=True)}
     ours, _ = with_gc.update(grads, with_gc.init(grads))
     expected, _ = without.update(centralized, without.init(grads))

@@ -188,6 +188,24 @@ ONE_USE = {
         X,
         (0,),
     ),
+    "one kernel after another, for each a convolution": (
+        lambda p, x: jax.vmap(lambda w: convolved(x, w))(p["w"]),
+        {"w": (6, 3, 4, 2)},
+        X,
+        (1, 2),
+    ),
+    "an ensemble of convolutions": (
+        lambda p, x: jax.vmap(convolved)(jnp.stack([x] * 6), p["w"]),
+        {"w": (6, 3, 4, 2)},
+        X,
+        (1, 2),
+    ),
+    "shifted copies, each times its own weights, added": (
+        lambda p, x: sum(jnp.roll(x, i, 0) * p["w"][i] for i in range(3)) + 1,
+        {"w": (3, 4)},
+        X,
+        (0,),
+    ),
     "cond": (
         lambda p, x: lax.cond(
             x[0, 0] > 0, lambda: x @ p["w"], lambda: (2 * x) @ p["w"]
@@ -273,6 +291,14 @@ ONE_USE = {
         TOKENS,
         None,
     ),
+    "looked up, then a loop": (
+        lambda p, i: lax.scan(
+            lambda h, _: (jnp.tanh(h - h.mean()), None), p["w"][i], None, length=2
+        )[0],
+        {"w": (9, 4)},
+        TOKENS,
+        None,
+    ),
     "added": (lambda p, x: jnp.tanh(x + p["w"]), {"w": (5, 4)}, X, None),
     "multiplied": (lambda p, x: jnp.tanh(x * p["w"]), {"w": (5, 4)}, X, None),
     "multiplied by einsum": (
@@ -310,6 +336,13 @@ ONE_USE = {
         (0,),
     ),
 }
+
+
+def convolved(x, kernel):
+    numbers = ("NWC", "WIO", "NWC")
+    return lax.conv_general_dilated(
+        x[None], kernel, (1,), "SAME", dimension_numbers=numbers
+    )
 
 
 @jax.custom_vjp
@@ -541,6 +574,19 @@ TWO_WAYS = {
         (9, 4),
         ["looked up", "contracted over (1,)"],
     ),
+    "tied embedding around a loop": (
+        lambda p, x: (
+            lax.scan(
+                lambda h, _: (jnp.tanh(h - h.mean()), None),
+                p["w"][x[:, 0].astype(int)],
+                None,
+                length=2,
+            )[0]
+            @ p["w"].T
+        ),
+        (9, 4),
+        ["looked up", "contracted over (1,)"],
+    ),
     "a layer and its transpose": (
         lambda p, x: x @ p["w"] @ p["w"].T,
         (4, 3),
@@ -672,6 +718,13 @@ def test_a_primitive_without_a_rule_is_named_and_guessed():
     row = rows(f, {"w": zeros(4, 3)}, X)["w"]
     assert row.axes == (0,)
     assert "cannot be read" in row.doubt
+
+
+def test_a_table_that_is_interpolated_is_no_kernel_beyond_doubt():
+    def f(params, x):
+        return x + jax.image.resize(params["w"], (5, 4), "bilinear")
+
+    assert "cannot be read" in rows(f, {"w": zeros(3, 2)}, X)["w"].doubt
 
 
 # Frameworks.

@@ -15,6 +15,7 @@ from optax_gc._parts import (
     reverse,
     sliced,
     spread,
+    transposed,
 )
 from optax_gc._rules.base import (
     Reader,
@@ -31,15 +32,15 @@ from optax_gc._rules.base import (
 
 @rule("transpose")
 def _transpose(reader: Reader, eqn: Any, values: Values) -> Value:
-    order = eqn.params["permutation"]
-    (value,) = values
-    same = frozenset(i for i, d in enumerate(order) if d in value.same)
-    return value.map(lambda part: part.with_dims(part.dims[d] for d in order), same)
+    return transposed(values[0], eqn.params["permutation"])
 
 
 @rule("reshape", "expand_dims")
 def _reshape(reader: Reader, eqn: Any, values: Values) -> Value:
     (value,), old, new = values, shape(eqn.invars[0]), shape(eqn.outvars[0])
+    order = eqn.params.get("dimensions")
+    if eqn.primitive.name == "reshape" and order is not None:
+        value, old = transposed(value, order), tuple(old[d] for d in order)
     same: frozenset[int] = frozenset()
     if [n for n in old if n != 1] == [n for n in new if n != 1]:
         places = zip(_long(old), _long(new), strict=True)

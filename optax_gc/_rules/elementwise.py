@@ -90,6 +90,11 @@ def _multiplied(reader: Reader, values: Values) -> Value:
 
 def _added(reader: Reader, values: Values, rank: int) -> Value:
     """Parameters plus data: a shift of the data, or a kernel with noise."""
+    known = [value for value in values if value.data or value.parts]
+    if len(known) == 1:
+        return known[0]
+    if term := _same_terms(known):
+        return Value(True, (term,), data(*values).uses, known_same(values))
     parts: list[Part] = []
     uses = data(*values).uses
     for i, value in enumerate(values):
@@ -108,6 +113,21 @@ def _added(reader: Reader, values: Values, rank: int) -> Value:
             else:
                 uses |= reader.settle(here)
     return Value(True, merged(parts), uses, known_same(values))
+
+
+def _same_terms(values: Values) -> Part | None:
+    """Returns what stands for a sum over single indices of a leaf, each times data."""
+    if any(len(value.parts) != 1 for value in values):
+        return None
+    terms = [
+        dataclasses.replace(
+            value.parts[0], origin=0, scaled_by=0, summed=value.parts[0].stacked
+        )
+        for value in values
+    ]
+    alike = all(term == terms[0] for term in terms)
+    summed = terms[0].met == "multiplied" and bool(terms[0].stacked)
+    return terms[0] if alike and summed else None
 
 
 @rule("select_n")

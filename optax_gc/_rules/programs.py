@@ -112,12 +112,15 @@ def _steady(
     reader: Reader, body: Any, consts: Values, carry: Values, scanned: Values
 ) -> list[Value]:
     """Returns what is true of a loop's carry in each of its turns."""
-    carry = list(carry)
+    start, carry = carry, list(carry)
     with reader.rehearsal():
         for _ in range(8):
             after = reader.walk(body, [*consts, *carry, *scanned], [])[: len(carry)]
             joint = [joined(reader, p) for p in zip(carry, after, strict=True)]
             if joint == carry:
-                return carry
+                break
             carry = joint
-    raise UnreadableError
+        else:
+            raise UnreadableError
+    # Now what was joined in rehearsal is noted.
+    return [joined(reader, pair) for pair in zip(start, carry, strict=True)]

@@ -51,7 +51,7 @@ def train_epoch(
         )
         batch = next(batches, None)  # made ready while the devices work
         loss = float(totals.loss)
-        removed = by_path(energy, state.params)
+        removed = by_path(energy, state.params, program.axes)
         progress = dataclasses.replace(
             progress,
             steps=progress.steps + 1,

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from train.config import Config
 from train.engine import checkpoint, epoch, processes
+from train.engine.axes import fan_in_axes
 from train.engine.batches import (
     Batch,
     all_devices,
@@ -18,7 +19,7 @@ from train.engine.batches import (
     steps_an_epoch,
 )
 from train.engine.checkpoint import Progress
-from train.engine.optimizer import optimizer
+from train.engine.optimizer import Policy, optimizer
 from train.engine.program import Program, compile_program
 from train.engine.state import State, by_path, init_state, mean_drift
 from train.engine.task import Task, size, watched_split
@@ -74,8 +75,10 @@ def fit(config: Config, task: Task, reporter: Reporter, stop: Stop) -> State:
         )
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     reporter.start(config, task.about)
-    tx = optimizer(config, task.recipe)
-    state = init_state(task.init(init_key), tx)
+    variables = task.init(init_key)
+    axes = fan_in_axes(task, variables)
+    tx = optimizer(config, task.recipe, axes)
+    state = init_state(variables, tx)
     folder = reporter.workdir and reporter.workdir / "checkpoints"
     run = Run(
         config, task, reporter, stop, all_devices(), step_key,
@@ -86,7 +89,7 @@ def fit(config: Config, task: Task, reporter: Reporter, stop: Stop) -> State:
     state, progress = resumed(run, state)
     state = processes.replicate(state, run.mesh)
     if progress.epoch <= config.epochs:
-        state = train(run, tx, state, progress)
+        state = train(run, tx, axes, state, progress)
     finish(run, jax.device_get(state))
     return state
 
@@ -104,12 +107,12 @@ def resumed(run: Run, state: State) -> tuple[State, Progress]:
     return restored if record else state, progress
 
 
-def train(run: Run, tx: Any, state: State, progress: Progress) -> State:
+def train(run: Run, tx: Any, axes: Policy, state: State, progress: Progress) -> State:
     """Returns the state after the last epoch; saves a checkpoint after each."""
     examples = run.task.splits[watched_split(run.task)]
     count = size(examples)
     held_out = deal(examples, np.arange(count), count, run.mesh)
-    program = compile_program(run.config, run.task, tx, state, held_out, run.mesh)
+    program = compile_program(run.config, run.task, tx, axes, state, held_out, run.mesh)
     run.reporter.compiled(program.compile_seconds, watched_split(run.task))
     with run.stop.deferred():
         while progress.epoch <= run.config.epochs:
@@ -182,12 +185,12 @@ def report_epoch(
         f"{split}_loss": loss,
         f"{split}_accuracy": accuracy,
     }
-    drift = mean_drift(jax.device_get(state.params), run.start_params)
+    drift = mean_drift(jax.device_get(state.params), run.start_params, program.axes)
     diagnostics = {
         "removed_energy": {
             path: share / progress.steps for path, share in progress.removed.items()
         },
-        "mean_drift": by_path(drift, run.start_params),
+        "mean_drift": by_path(drift, run.start_params, program.axes),
     }
     run.reporter.epoch(metrics, diagnostics)
 

@@ -13,16 +13,25 @@ from jax.sharding import PartitionSpec as P
 
 from train.config import Config
 from train.engine.batches import Batch, padded_size
+from train.engine.optimizer import Policy
 from train.engine.state import State
 from train.engine.step import Totals, evaluate, train_step
 from train.engine.task import Examples, Task
 
 
 class Program(NamedTuple):
-    """The two compiled functions of a run, and the seconds that compiling took."""
+    """The compiled functions of a run.
+
+    Attributes:
+      train_step: from the state, a batch, its size and a key.
+      evaluate: from the state, a split and its size; None if it is not wanted.
+      axes: the fan-in axes of each kernel.
+      compile_seconds: what compiling took.
+    """
 
     train_step: Callable[..., tuple[State, Totals, dict]]
     evaluate: Callable[..., Totals] | None
+    axes: Policy
     compile_seconds: float
 
 
@@ -30,6 +39,7 @@ def compile_program(
     config: Config,
     task: Task,
     tx: optax.GradientTransformation,
+    axes: Policy,
     state: State,
     held_out: Batch,
     mesh: Mesh,
@@ -40,13 +50,14 @@ def compile_program(
     batch = batch_shapes(task.splits["train"], size, mesh)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     key = jax.eval_shape(jax.random.key, 0)
-    step = functools.partial(train_step, task=task, tx=tx, mesh=mesh)
+    step = functools.partial(train_step, task=task, tx=tx, axes=axes, mesh=mesh)
     lowered = jax.jit(step, donate_argnums=0).lower(state, batch, count, key)
     compiled_step = lowered.compile()
     compiled_evaluate = None
     if config.evaluate:
         compiled_evaluate = compile_evaluation(config, task, state, held_out, mesh)
-    return Program(compiled_step, compiled_evaluate, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Program(compiled_step, compiled_evaluate, axes, seconds)
 
 
 def compile_evaluation(

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from optax_gc import removed_energy
 from train.engine.batches import Batch
+from train.engine.optimizer import Policy
 from train.engine.state import State
 from train.engine.task import Scores, Task, take
 
@@ -88,6 +89,7 @@ def train_step(
     *,
     task: Task,
     tx: optax.GradientTransformation,
+    axes: Policy,
     mesh: Mesh,
 ) -> tuple[State, Totals, Any]:
     """Returns the state after one step on a batch, the batch's totals, and the share
@@ -104,6 +106,7 @@ def train_step(
       key: the key of the run's steps.
       task: what is trained.
       tx: the optimizer.
+      axes: the fan-in axes of each kernel.
       mesh: the devices.
     """
 
@@ -132,7 +135,7 @@ def train_step(
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     after = State(state.step + 1, params, opt_state, model_state)
-    return after, totals, removed_energy(grads)
+    return after, totals, removed_energy(grads, axes)
 
 
 def evaluate(

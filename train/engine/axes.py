@@ -1,0 +1,24 @@
+"""Which axes GC averages over: what the task's own network contracts."""
+
+import jax
+
+from optax_gc import traced_fan_in
+from train.engine.optimizer import Policy
+from train.engine.task import Task, Variables, take
+
+
+def fan_in_axes(task: Task, variables: Variables) -> Policy:
+    """Returns the policy that is read off the task's evaluation; nothing is run.
+
+    Args:
+      task: what is trained.
+      variables: as `task.init` makes them; shapes and dtypes are enough.
+    """
+    rest = {name: tree for name, tree in variables.items() if name != "params"}
+    example = take(task.splits["train"], slice(1))
+
+    def scores(params, rest, example):
+        return task.test_scores({"params": params, **rest}, example)
+
+    shapes = jax.eval_shape(lambda: (variables["params"], rest))
+    return traced_fan_in(scores, *shapes, example)
