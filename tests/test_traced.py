@@ -206,6 +206,22 @@ ONE_USE = {
         X,
         (0,),
     ),
+    "the same, layer after layer": (
+        lambda p, x: lax.scan(
+            lambda h, w: (sum(jnp.roll(h, i, 0) * w[i] for i in range(3)), None),
+            x,
+            p["w"],
+        )[0],
+        {"w": (2, 3, 4)},
+        X,
+        (1,),
+    ),
+    "the same, unstacked": (
+        lambda p, x: sum(jnp.roll(x, i, 0) * w for i, w in enumerate(p["w"])) + 1,
+        {"w": (3, 4)},
+        X,
+        (0,),
+    ),
     "cond": (
         lambda p, x: lax.cond(
             x[0, 0] > 0, lambda: x @ p["w"], lambda: (2 * x) @ p["w"]

@@ -1,5 +1,6 @@
 """Rules for arrays that are moved about: each axis ends somewhere else."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,8 +123,13 @@ def _split(reader: Reader, eqn: Any, values: Values) -> list[Value]:
 
 @rule("unstack")
 def _unstack(reader: Reader, eqn: Any, values: Values) -> list[Value]:
-    value = values[0].map(lambda part: without(part, [eqn.params["axis"]]))
-    return [value] * len(eqn.outvars)
+    def take_one(part: Part) -> Part:
+        one = without(part, [axis])
+        atoms = (atom._replace(size=1, entries=1) for atom in part.at([axis]))
+        return dataclasses.replace(one, stacked=(*part.stacked, *atoms))
+
+    axis = eqn.params["axis"]
+    return [values[0].map(take_one)] * len(eqn.outvars)
 
 
 @rule("concatenate")

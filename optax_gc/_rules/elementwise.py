@@ -119,15 +119,14 @@ def _same_terms(values: Values) -> Part | None:
     """Returns what stands for a sum over single indices of a leaf, each times data."""
     if any(len(value.parts) != 1 for value in values):
         return None
-    terms = [
-        dataclasses.replace(
-            value.parts[0], origin=0, scaled_by=0, summed=value.parts[0].stacked
-        )
-        for value in values
-    ]
-    alike = all(term == terms[0] for term in terms)
-    summed = terms[0].met == "multiplied" and bool(terms[0].stacked)
-    return terms[0] if alike and summed else None
+    terms = [_as_term(value.parts[0]) for value in values]
+    alike = all(term == terms[0] and term.summed for term in terms)
+    return terms[0] if alike and terms[0].met == "multiplied" else None
+
+
+def _as_term(part: Part) -> Part:
+    single = tuple(atom for atom in part.stacked if atom.entries == 1)
+    return dataclasses.replace(part, origin=0, scaled_by=0, summed=single)
 
 
 @rule("select_n")
