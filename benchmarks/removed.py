@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -190,7 +189,6 @@ def measure(name: str, case: Case) -> tuple[dict[str, Any], list[dict[str, Any]]
         trees = [jax.tree.leaves(shares(params, *case.batch(i))) for i in fresh]
         return np.mean(trees, axis=0)
 
-    began = time.perf_counter()
     step, shares = compiled(case.model)
     params = jax.jit(case.model.init)(jax.random.key(0), case.batch(0)[0])["params"]
     start, state = mean_shares(params), OPTIMIZER.init(params)
@@ -201,7 +199,6 @@ def measure(name: str, case: Case) -> tuple[dict[str, Any], list[dict[str, Any]]
         "network": name,
         "steps": case.steps,
         "loss": round(float(loss), 3),
-        "seconds": round(time.perf_counter() - began, 1),
     }
     return summary, rows(name, case, params, start, end)
 

@@ -53,6 +53,7 @@ class Part:
       met: How it has met the data, if that is not settled yet: "multiplied", "added"
         or "looked up".
       origin: Which equation it met the data in.
+      summed: Axes of which single indices, each times data, were added up.
       kernel: Whether it still is a kernel after that, rather than a scale or a shift
         of the data: the data it met has no dimension of its own, or lacks one.
       scaled_by: The uses (a bit each) that made the data it was scaled by.
@@ -68,6 +69,7 @@ class Part:
     statistic: bool = False
     met: str = ""
     origin: int = 0
+    summed: Dim = ()
     kernel: bool = True
     scaled_by: int = 0
 
@@ -122,6 +124,12 @@ def of_leaf(leaf: int, shape: Shape) -> Value:
     """Returns the leaf itself."""
     dims = tuple((Atom(axis, n, 0, n),) for axis, n in enumerate(shape))
     return Value(parts=(Part(leaf, dims),))
+
+
+def transposed(value: Value, order: Sequence[int]) -> Value:
+    """Returns a value with its dimensions in another order."""
+    same = frozenset(i for i, d in enumerate(order) if d in value.same)
+    return value.map(lambda part: part.with_dims(part.dims[d] for d in order), same)
 
 
 def repeated(size: int) -> Dim:

@@ -145,8 +145,18 @@ class Walk:
             return self._note(part, "statistic", partly=tuple(a.axis for a in left))
         if part.fixed or (part.inner and part.met != "looked up"):
             return self._contracted(part, (), (), "dot_general")
+        if over := self._summed_over(part):
+            others = tuple(a for a in part.stacked if a.axis not in self._axes(over))
+            part = dataclasses.replace(part, stacked=others)
+            return self._contracted(part, over, (), "sum")
         stacked = self._axes(part.stacked)
         return self._note(part, part.met or how, stacked=stacked)
+
+    def _summed_over(self, part: Part) -> Dim:
+        """Returns the axes along which a part was summed index by index."""
+        lengths = [self.leaves[part.leaf][axis] for axis in self._axes(part.summed)]
+        axes = zip(self._axes(part.summed), lengths, strict=True)
+        return tuple(Atom(axis, n, 0, n) for axis, n in axes if n > 1)
 
     def contract(self, part: Part, contracted: Dim, batch: Dim, kind: str) -> int:
         if part.statistic:

@@ -31,32 +31,58 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def stage_archives(data_dir: pathlib.Path, images: dict[str, list[np.ndarray]]) -> None:
-    """Lays out archives of images as the download cache of horses_or_humans.
+def stage(data_dir: pathlib.Path, name: str, files: dict[str, bytes]) -> None:
+    """Lays out the archives of a data set of TFDS as its download cache.
 
     Args:
       data_dir: the folder of TensorFlow Datasets.
-      images: for "train" and "test", images that are horses and humans in turn.
+      name: the data set's name.
+      files: the bytes of each archive by the end of its address.
     """
+    import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import resource
 
-    from train.data import HorsesOrHumans
-
-    (data_dir / "downloads").mkdir(parents=True)
-    for url, info in HorsesOrHumans.url_infos.items():
-        split = "test" if "validation" in url else "train"
-        path = data_dir / "downloads" / resource.get_dl_fname(url, info.checksum)
-        with zipfile.ZipFile(path, "w") as archive:
-            for i, image in enumerate(images[split]):
-                kind = ("horses/horse", "humans/human")[i % 2]
-                archive.writestr(f"{kind}{i:02}.png", png(image))
+    cache = data_dir / "downloads"
+    cache.mkdir(parents=True, exist_ok=True)
+    for url, info in tfds.builder(name, data_dir=data_dir).url_infos.items():
+        path = cache / resource.get_dl_fname(url, info.checksum)
+        path.write_bytes(files[url.rpartition("/")[2]])
         record = {
-            "dataset_names": ["horses_or_humans"],
+            "dataset_names": [name],
             "original_fname": info.filename,
             "urls": [url],
             "url_info": {"size": path.stat().st_size, "checksum": info.checksum},
         }
         pathlib.Path(f"{path}.INFO").write_text(json.dumps(record))
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    """Returns a zip archive of files by their paths."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as writer:
+        for path, content in files.items():
+            writer.writestr(path, content)
+    return archive.getvalue()
+
+
+def stage_horses(data_dir: pathlib.Path, images: dict[str, list[np.ndarray]]) -> None:
+    """Lays out the archives of horses_or_humans.
+
+    Args:
+      data_dir: the folder of TensorFlow Datasets.
+      images: for "train" and "test", images that are horses and humans in turn.
+    """
+
+    def archive(split: str) -> bytes:
+        kinds = ("horses/horse", "humans/human")
+        files = enumerate(images[split])
+        return zipped({f"{kinds[i % 2]}{i:02}.png": png(image) for i, image in files})
+
+    files = {
+        "horse-or-human.zip": archive("train"),
+        "validation-horse-or-human.zip": archive("test"),
+    }
+    stage(data_dir, "horses_or_humans", files)
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +105,7 @@ def data_dir(tmp_path_factory, images) -> pathlib.Path:
     """A folder of TensorFlow Datasets with the small archives in its cache."""
     path = tmp_path_factory.mktemp("tensorflow_datasets")
     path.rmdir()
-    stage_archives(path, images)
+    stage_horses(path, images)
     return path
 
 

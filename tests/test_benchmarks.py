@@ -1,6 +1,8 @@
 """The benchmarks count and compare what they say; no time is asserted."""
 
+import importlib
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,10 @@ import overhead
 import pytest
 import tpu_aot
 import trees
+import zoo
 from jax.sharding import Mesh
+from rich.console import Console
+from zoo_models import model as zoo_model
 
 from benchmarks import epoch, layers
 
@@ -171,3 +176,63 @@ def test_missing_libtpu_is_one_line_with_the_remedy(monkeypatch):
     monkeypatch.setattr(tpu_aot.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"^libtpu is not installed: pip install .+$"):
         tpu_aot.main()
+
+
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        ("linen_models", "convolutions"),
+        ("linen_models", "dense"),
+        ("linen_models", "decoder, stacked and tied"),
+        ("linen_models", "OptimizedLSTMCell"),
+        ("haiku_models", "convolutions"),
+        ("haiku_models", "Transformer, stacked"),
+        ("haiku_models", "GRU"),
+        ("equinox_models", "convolutions"),
+        ("equinox_models", "MLPs, stacked"),
+    ],
+)
+def test_axes_of_a_librarys_layers_are_those_of_their_definitions(library, name):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        model = importlib.import_module(f"zoo_models.{library}").MODELS[name]()
+        counts, faults = zoo.judge(model, zoo.READERS["traced_fan_in"](model))
+    assert faults == []
+    assert counts["leaves"] == len(model.truth) > 0
+
+
+@pytest.mark.parametrize(
+    ("axes", "doubt", "uses", "verdict"),
+    [
+        ((0,), "", {(0,)}, "right"),
+        ((0, 2), "", {(0,)}, "right"),  # axis 2 has one number
+        (None, "", {None}, "right"),
+        ((0,), "or (1,)", {(0,)}, "right ?"),
+        ((1,), "or (0,)", {(0,)}, "wrong ?"),
+        ((1,), "", {(0,)}, "wrong in silence"),
+        ((2,), "", {None}, "wrong in silence"),
+        (None, "looked up, and (1,)", {None, (1,)}, "two ways"),
+        (None, "", {None, (1,)}, "two ways unsaid"),
+        ((1,), "or looked up", {None, (1,)}, "two ways unsaid"),
+    ],
+)
+def test_verdict_on_a_leaf(axes, doubt, uses, verdict):
+    row = SimpleNamespace(shape=(4, 8, 1), axes=axes, doubt=doubt)
+    assert zoo_model.verdict(row, frozenset(uses)) == verdict
+
+
+def test_contracted_axes_are_read_from_the_equation():
+    assert zoo_model.einsum_axes("BTD,SNDH->SBTNH") == (-2,)
+    assert zoo_model.einsum_axes("...ij, oij -> ...o") == (-2, -1)
+
+
+def test_leaf_that_no_layer_speaks_of_is_named():
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    with pytest.raises(LookupError, match=r"No layer says .*: kernel \(2, 2\)$"):
+        zoo_model.make(params, lambda params: params, (), uses={})
+
+
+def test_missing_library_is_left_out_in_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(zoo.LIBRARIES, "gone", ("no_such_models", "gone"))
+    zoo.read_libraries(["gone"], Console())
+    printed = capsys.readouterr().out
+    assert printed == "gone is left out: no module named 'zoo_models.no_such_models'.\n"

@@ -8,6 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from train import data
+from train.data import catalog, prepare, read
 
 RAW = tfds.decode.DeserializeMethod.RAW_BYTES
 
@@ -60,7 +61,7 @@ def test_images_prepared_as_tfrecords_are_read_too(dataset, data_dir, tmp_path):
     for path in source.glob("*.json"):
         text = path.read_text().replace("array_record", "tfrecord")
         (target / path.name).write_text(text)
-    builder = data.HorsesOrHumans(data_dir=data_dir)
+    builder = tfds.builder("horses_or_humans", data_dir=data_dir)
     for split in ("train", "test"):
         name = f"horses_or_humans-{split}.tfrecord-00000-of-00001"
         with (target / name).open("wb") as file:
@@ -77,12 +78,12 @@ def test_a_cut_tfrecord_file_is_an_error(tmp_path, kept):
     record = struct.pack("<QI", 8, 0) + b"8 bytes." + bytes(4)
     path.write_bytes((record + record)[:kept])
     with pytest.raises(data.DataError, match=f"{path} ends inside a record. Delete"):
-        list(data.tfrecords(path))
+        list(read.tfrecords(path))
 
 
 @pytest.mark.usefixtures("no_network")
 def test_without_a_server_auto_means_the_embedded_images(tmp_path):
-    builder, reason = data.choose("auto", tmp_path)
+    builder, reason = catalog.choose("auto", tmp_path)
     assert builder.name == "rendered"
     assert f"not prepared in {tmp_path} and its server did not answer" in reason
     assert "insist with --dataset horses_or_humans" in reason
@@ -95,6 +96,7 @@ def test_insisting_without_a_server_is_an_error(tmp_path):
 
 
 def test_a_server_that_never_answers_counts_as_unreachable(monkeypatch, silent_server):
-    monkeypatch.setattr(data, "SERVER_PATIENCE", 0.2)
+    monkeypatch.setattr(prepare, "SERVER_PATIENCE", 0.2)
     monkeypatch.setenv("https_proxy", silent_server)
-    assert not data.server_answers(data.HorsesOrHumans(data_dir=pathlib.Path("/none")))
+    builder = catalog.HorsesOrHumans(data_dir=pathlib.Path("/none"))
+    assert not prepare.server_answers(builder)

@@ -15,6 +15,7 @@ from conftest import make_dataset, pictures
 
 from optax_gc import centralize_gradients
 from train import data, horses
+from train.data import catalog, read
 from train.engine import checkpoint
 from train.engine.step import weighted_totals
 from train.tasks.cnn import CNN
@@ -37,9 +38,9 @@ def test_mocked_data_sets_are_read_by_their_metadata(
     array_record = tfds.core.FileFormat.ARRAY_RECORD  # what we prepare
     monkeypatch.setattr(tfds.core.DatasetInfo, "file_format", array_record)
     with tfds.testing.mock_data(num_examples=3):
-        builder = data.find(name, tmp_path)
-        data.check_features(builder)
-        split = data.read(builder, "train")
+        builder = catalog.find(name, tmp_path)
+        catalog.check_features(builder, catalog.IMAGES)
+        split = read.read_split(builder, "train", horses.ENLARGE)
     assert split.images.shape == (3, *shape)
     assert split.images.dtype == np.uint8
     assert builder.info.features["label"].num_classes == classes
@@ -60,18 +61,18 @@ def test_mocked_data_sets_are_read_by_their_metadata(
 def test_images_are_kept_at_their_size_unless_the_network_cannot_take_them(
     declared, kept
 ):
-    assert data.image_shape(declared) == kept
+    assert read.image_shape(declared, horses.ENLARGE) == kept
 
 
 def test_resampling_is_pillows_for_color_and_gray():
     rng = np.random.default_rng(0)
     for channels in (1, 3):
         image = rng.integers(0, 256, (10, 20, channels), np.uint8)
-        larger = data.resize(image, (30, 40, channels))
+        larger = read.resize(image, (30, 40, channels))
         assert larger.shape == (30, 40, channels)
         assert abs(larger.mean() - image.mean()) < 3
         flat = np.full((10, 20, channels), 7, np.uint8)
-        assert (data.resize(flat, (30, 40, channels)) == 7).all()
+        assert (read.resize(flat, (30, 40, channels)) == 7).all()
 
 
 def test_softmax_totals_are_by_hand():

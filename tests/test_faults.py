@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import make_dataset, pictures, stage_archives
+from conftest import make_dataset, pictures, stage_horses
 
 from train import data, horses
+from train.data import prepare
 
 SHAPE = (94, 94, 3)
 
@@ -34,7 +35,7 @@ def assert_one_line(done, status, *parts):
 @pytest.fixture
 def staged(tmp_path, images):
     """A folder of TensorFlow Datasets with the small archives, not yet prepared."""
-    stage_archives(tmp_path / "data", images)
+    stage_horses(tmp_path / "data", images)
     return tmp_path / "data"
 
 
@@ -59,7 +60,7 @@ def test_a_foreign_file_in_the_archive(staged):
         archive.writestr("horses/horse98.png", b"not a picture")
         archive.writestr("../outside.png", b"not a picture either")
     with pytest.raises(
-        data.DataError, match=r"image \d+ of split train.*cannot be read"
+        data.DataError, match=r"example \d+ of split train.*cannot be read"
     ):
         data.load("horses_or_humans", staged)
     assert not list(staged.rglob("*outside*"))
@@ -156,11 +157,11 @@ def test_a_data_folder_that_cannot_be_created(tmp_path):
 def test_a_server_that_accepts_and_stalls(silent_server, tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", silent_server)
     monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.setattr(data, "SERVER_PATIENCE", 0.2)
-    monkeypatch.setattr(data, "DOWNLOAD_PATIENCE", 0.2)
+    monkeypatch.setattr(prepare, "SERVER_PATIENCE", 0.2)
+    monkeypatch.setattr(prepare, "DOWNLOAD_PATIENCE", 0.2)
     with pytest.raises(data.DataError, match=r"server did not answer within 0\.2 s"):
         data.load("horses_or_humans", tmp_path)
-    monkeypatch.setattr(data, "server_answers", lambda builder: True)  # it stalls later
+    monkeypatch.setattr(prepare, "server_answers", lambda _: True)  # it stalls later
     with pytest.raises(data.DataError, match="could not be prepared"):
         data.load("horses_or_humans", tmp_path)
 
@@ -268,19 +269,6 @@ def test_data_without_labels_is_refused(tmp_path, capsys):
     assert "needs the features image (Image) and label (ClassLabel)" in (
         capsys.readouterr().err
     )
-
-
-def test_data_that_only_tensorflow_can_prepare(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "server_answers", lambda builder: True)
-
-    def needs_tensorflow(self, **kwargs):
-        raise ImportError("No module named 'tensorflow'")
-
-    monkeypatch.setattr(
-        tfds.core.DatasetBuilder, "download_and_prepare", needs_tensorflow
-    )
-    with pytest.raises(data.DataError, match="`tfds build cifar10 --data_dir"):
-        data.load("cifar10", tmp_path)
 
 
 def test_a_full_small_disk(small_data_dir, tmp_path):

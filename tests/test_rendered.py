@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -10,20 +12,21 @@ import pytest
 from PIL import Image
 
 from train import data
-from train.data import cues, rendered
-from train.data.drawing import scene
+from train.data import cues, prepare, read
+from train.data.drawing import pool, scene
+from train.data.drawing.builder import Rendered
 
 
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory):
-    builder = rendered.Rendered(data_dir=tmp_path_factory.mktemp("tensorflow_datasets"))
-    builder = data.prepare(builder)
+    builder = Rendered(data_dir=tmp_path_factory.mktemp("tensorflow_datasets"))
+    builder = prepare.prepare(builder)
     return builder
 
 
 @pytest.fixture(scope="module")
 def splits(builder):
-    splits = {split: data.read(builder, split) for split in ("train", "test")}
+    splits = {split: read.read_split(builder, split) for split in ("train", "test")}
     return {name: (split.images, split.labels) for name, split in splits.items()}
 
 
@@ -83,9 +86,9 @@ def test_prepared_data_is_not_drawn_again(builder, monkeypatch):
     def refuse(*_):
         raise AssertionError("drew images that were on disk")
 
-    monkeypatch.setattr(rendered, "_draw_all", refuse)
-    again = rendered.Rendered(data_dir=builder.data_dir_root)
-    again = data.prepare(again)
+    monkeypatch.setattr(pool, "draw_all", refuse)
+    again = Rendered(data_dir=builder.data_dir_root)
+    again = prepare.prepare(again)
     assert len(again.as_data_source("test")) == 256
 
 
@@ -126,6 +129,37 @@ def test_contact_sheet_command_needs_no_tensorflow(tmp_path):
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
     with Image.open(path) as sheet:
         assert sheet.size == (300, 150)
+
+
+FEW = """
+import pathlib, sys
+from train import data
+from train.data.drawing import scene
+scene.SPLITS = {"train": (1, 0), "test": (1, 0)}
+print("pictures:", len(data.load("rendered", pathlib.Path(sys.argv[1])).train))
+"""
+
+
+@pytest.mark.parametrize("way", ["script", "standard input"])
+def test_drawing_needs_nothing_of_the_main_module(tmp_path, way):
+    (tmp_path / "script.py").write_text(FEW)
+    program, text = (tmp_path / "script.py", "") if way == "script" else ("-", FEW)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", program, tmp_path / "data"],
+        input=text, capture_output=True, text=True, timeout=100, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(pathlib.Path(data.__file__).parents[2])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "pictures: 1\n" in done.stdout
+
+
+def test_a_process_that_cannot_draw_is_told_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "__init__.py").write_text("raise SystemExit('no memory')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    message = r"^a process that draws has ended \(no memory\)\. Call this again\.$"
+    with pytest.raises(data.DataError, match=message):
+        list(pool.draw_all("test", range(3)))
 
 
 def test_preparing_and_reading_need_no_tensorflow(splits):

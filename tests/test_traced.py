@@ -188,6 +188,40 @@ ONE_USE = {
         X,
         (0,),
     ),
+    "one kernel after another, for each a convolution": (
+        lambda p, x: jax.vmap(lambda w: convolved(x, w))(p["w"]),
+        {"w": (6, 3, 4, 2)},
+        X,
+        (1, 2),
+    ),
+    "an ensemble of convolutions": (
+        lambda p, x: jax.vmap(convolved)(jnp.stack([x] * 6), p["w"]),
+        {"w": (6, 3, 4, 2)},
+        X,
+        (1, 2),
+    ),
+    "shifted copies, each times its own weights, added": (
+        lambda p, x: sum(jnp.roll(x, i, 0) * p["w"][i] for i in range(3)) + 1,
+        {"w": (3, 4)},
+        X,
+        (0,),
+    ),
+    "the same, layer after layer": (
+        lambda p, x: lax.scan(
+            lambda h, w: (sum(jnp.roll(h, i, 0) * w[i] for i in range(3)), None),
+            x,
+            p["w"],
+        )[0],
+        {"w": (2, 3, 4)},
+        X,
+        (1,),
+    ),
+    "the same, unstacked": (
+        lambda p, x: sum(jnp.roll(x, i, 0) * w for i, w in enumerate(p["w"])) + 1,
+        {"w": (3, 4)},
+        X,
+        (0,),
+    ),
     "cond": (
         lambda p, x: lax.cond(
             x[0, 0] > 0, lambda: x @ p["w"], lambda: (2 * x) @ p["w"]
@@ -318,6 +352,13 @@ ONE_USE = {
         (0,),
     ),
 }
+
+
+def convolved(x, kernel):
+    numbers = ("NWC", "WIO", "NWC")
+    return lax.conv_general_dilated(
+        x[None], kernel, (1,), "SAME", dimension_numbers=numbers
+    )
 
 
 @jax.custom_vjp
@@ -693,6 +734,13 @@ def test_a_primitive_without_a_rule_is_named_and_guessed():
     row = rows(f, {"w": zeros(4, 3)}, X)["w"]
     assert row.axes == (0,)
     assert "cannot be read" in row.doubt
+
+
+def test_a_table_that_is_interpolated_is_no_kernel_beyond_doubt():
+    def f(params, x):
+        return x + jax.image.resize(params["w"], (5, 4), "bilinear")
+
+    assert "cannot be read" in rows(f, {"w": zeros(3, 2)}, X)["w"].doubt
 
 
 # Frameworks.

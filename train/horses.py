@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from train.engine.task import Task
 
 MODULE = "train.horses"
+# In pixels: of images whose shorter side is below the first number, five convolutions
+# and pools leave nothing, so that it is enlarged to the second.
+ENLARGE = (94, 96)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +83,7 @@ def load_data(options: Training) -> "Dataset":
 
     builder, reason = data.prepared(options.dataset, options.data_dir)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(data.read_all, builder, reason)
+        reading = pool.submit(data.read_all, builder, reason, ENLARGE)
         import train.engine.fit
         import train.tasks.horses  # noqa: F401
 

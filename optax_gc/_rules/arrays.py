@@ -1,5 +1,6 @@
 """Rules for arrays that are moved about: each axis ends somewhere else."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from optax_gc._parts import (
     reverse,
     sliced,
     spread,
+    transposed,
 )
 from optax_gc._rules.base import (
     Reader,
@@ -31,15 +33,15 @@ from optax_gc._rules.base import (
 
 @rule("transpose")
 def _transpose(reader: Reader, eqn: Any, values: Values) -> Value:
-    order = eqn.params["permutation"]
-    (value,) = values
-    same = frozenset(i for i, d in enumerate(order) if d in value.same)
-    return value.map(lambda part: part.with_dims(part.dims[d] for d in order), same)
+    return transposed(values[0], eqn.params["permutation"])
 
 
 @rule("reshape", "expand_dims")
 def _reshape(reader: Reader, eqn: Any, values: Values) -> Value:
     (value,), old, new = values, shape(eqn.invars[0]), shape(eqn.outvars[0])
+    order = eqn.params.get("dimensions")
+    if eqn.primitive.name == "reshape" and order is not None:
+        value, old = transposed(value, order), tuple(old[d] for d in order)
     same: frozenset[int] = frozenset()
     if [n for n in old if n != 1] == [n for n in new if n != 1]:
         places = zip(_long(old), _long(new), strict=True)
@@ -121,8 +123,13 @@ def _split(reader: Reader, eqn: Any, values: Values) -> list[Value]:
 
 @rule("unstack")
 def _unstack(reader: Reader, eqn: Any, values: Values) -> list[Value]:
-    value = values[0].map(lambda part: without(part, [eqn.params["axis"]]))
-    return [value] * len(eqn.outvars)
+    def take_one(part: Part) -> Part:
+        one = without(part, [axis])
+        atoms = (atom._replace(size=1, entries=1) for atom in part.at([axis]))
+        return dataclasses.replace(one, stacked=(*part.stacked, *atoms))
+
+    axis = eqn.params["axis"]
+    return [values[0].map(take_one)] * len(eqn.outvars)
 
 
 @rule("concatenate")

@@ -90,6 +90,11 @@ def _multiplied(reader: Reader, values: Values) -> Value:
 
 def _added(reader: Reader, values: Values, rank: int) -> Value:
     """Parameters plus data: a shift of the data, or a kernel with noise."""
+    known = [value for value in values if value.data or value.parts]
+    if len(known) == 1:
+        return known[0]
+    if term := _same_terms(known):
+        return Value(True, (term,), data(*values).uses, known_same(values))
     parts: list[Part] = []
     uses = data(*values).uses
     for i, value in enumerate(values):
@@ -108,6 +113,20 @@ def _added(reader: Reader, values: Values, rank: int) -> Value:
             else:
                 uses |= reader.settle(here)
     return Value(True, merged(parts), uses, known_same(values))
+
+
+def _same_terms(values: Values) -> Part | None:
+    """Returns what stands for a sum over single indices of a leaf, each times data."""
+    if any(len(value.parts) != 1 for value in values):
+        return None
+    terms = [_as_term(value.parts[0]) for value in values]
+    alike = all(term == terms[0] and term.summed for term in terms)
+    return terms[0] if alike and terms[0].met == "multiplied" else None
+
+
+def _as_term(part: Part) -> Part:
+    single = tuple(atom for atom in part.stacked if atom.entries == 1)
+    return dataclasses.replace(part, origin=0, scaled_by=0, summed=single)
 
 
 @rule("select_n")

@@ -141,6 +141,8 @@ def _among_parameters(
             axes = part.at(contracted[i])
             dims = tuple(_layout(part, i, eqn, contracted, batch))
             if not others:
+                if axes and part.fixed:  # interpolated between, along two axes
+                    raise UnreadableError
                 fixed = part.fixed + axes
                 parts.append(dataclasses.replace(part, dims=dims, fixed=fixed))
             elif part.leaf in leaves or part.statistic:

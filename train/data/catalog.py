@@ -1,0 +1,123 @@
+"""Which data set a name stands for, and the way from its name to its arrays."""
+
+import pathlib
+
+import absl.logging
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.image_classification.horses_or_humans import HorsesOrHumans
+
+from train.data import prepare, read
+from train.data.drawing.builder import Rendered
+from train.data.sets import Dataset, Text
+from train.faults import UsageError
+
+IMAGES = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+TEXT = {"text": tfds.features.Text}
+
+
+def load(
+    name: str, data_dir: pathlib.Path, enlarge: tuple[int, int] | None = None
+) -> Dataset:
+    """Returns the data set `name`, downloaded or drawn first where needed.
+
+    Args:
+      name: "horses_or_humans", "rendered", or "auto": the first of them if it is
+        prepared or its server answers, else the second. Or another data set of TFDS
+        with the features "image" and "label".
+      data_dir: the folder of TensorFlow Datasets.
+      enlarge: images whose shorter side has fewer pixels than the first number are
+        enlarged until it has the second.
+
+    Raises:
+      UsageError: if there is no such data set, or it is not one of labelled images.
+      DataError: if the images can neither be read nor be prepared.
+    """
+    return read.read_all(*prepared(name, data_dir), enlarge)
+
+
+def load_text(name: str, data_dir: pathlib.Path) -> Text:
+    """Returns the text `name` of TFDS, such as "tiny_shakespeare", as `load` does.
+
+    Raises:
+      UsageError: if there is no such data set, or it is not one of text.
+      DataError: if the text can neither be read nor be prepared.
+    """
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    builder = find(name, data_dir)
+    check_features(builder, TEXT)
+    return read.read_text(made_ready(builder, "as asked"))
+
+
+def prepared(name: str, data_dir: pathlib.Path) -> tuple[tfds.core.DatasetBuilder, str]:
+    """Returns the data set's builder, prepared, and why it was chosen; as `load`."""
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    builder, reason = choose(name, data_dir)
+    check_features(builder, IMAGES)
+    return made_ready(builder, reason), reason
+
+
+def made_ready(
+    builder: tfds.core.DatasetBuilder, reason: str
+) -> tfds.core.DatasetBuilder:
+    """Returns the builder, prepared now if it was not."""
+    if builder.is_prepared():
+        return builder
+    print(f"{builder.name}: {reason}", flush=True)
+    return prepare.prepare(builder)
+
+
+def choose(name: str, data_dir: pathlib.Path) -> tuple[tfds.core.DatasetBuilder, str]:
+    """Returns the builder that `name` stands for, and the reason as a clause."""
+    if name == "rendered":
+        return Rendered(data_dir=data_dir), "as asked"
+    if name != "auto":
+        return find(name, data_dir), "as asked"
+    official = HorsesOrHumans(data_dir=data_dir)
+    if official.is_prepared():
+        return official, f"found prepared in {official.data_dir_root}"
+    if prepare.server_answers(official):
+        return official, "its server answers"
+    return Rendered(data_dir=data_dir), (
+        f"horses_or_humans is not prepared in {official.data_dir_root} and its server "
+        f"did not answer within {prepare.SERVER_PATIENCE:g} s; "
+        "insist with --dataset horses_or_humans"
+    )
+
+
+def find(name: str, data_dir: pathlib.Path) -> tfds.core.DatasetBuilder:
+    """Returns TFDS's builder of that name, which need not be prepared.
+
+    Raises:
+      UsageError: if there is none.
+    """
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        raise UsageError(
+            "--dataset must be auto, rendered, or a data set that TFDS knows or that "
+            f"is prepared in {data_dir}, got {name}."
+        ) from error
+
+
+def check_features(
+    builder: tfds.core.DatasetBuilder,
+    kinds: dict[str, type[tfds.features.FeatureConnector]],
+) -> None:
+    """Raises a `UsageError` unless the data set has features of these kinds.
+
+    Images must be in uint8.
+    """
+    features = builder.info.features or {}
+    wanted = " and ".join(f"{name} ({kind.__name__})" for name, kind in kinds.items())
+    for name, kind in kinds.items():
+        if name not in features or not isinstance(features[name], kind):
+            raise UsageError(
+                f"--dataset needs the features {wanted}, "
+                f"got {builder.name} with {', '.join(map(str, features))}."
+            )
+        if kind is tfds.features.Image and features[name].np_dtype != np.uint8:
+            raise UsageError(
+                f"--dataset needs images in uint8, got {builder.name} "
+                f"in {np.dtype(features[name].np_dtype).name}."
+            )

@@ -1,0 +1,177 @@
+"""Data sets downloaded, or drawn, into the folder of TensorFlow Datasets."""
+
+import contextlib
+import functools
+import hashlib
+import io
+import pathlib
+import sys
+import threading
+import unittest.mock
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import filelock
+import requests
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import resource
+
+from train.data import standin
+from train.data.drawing.builder import Rendered
+from train.data.sets import DataError
+from train.faults import Failure
+
+SERVER_PATIENCE = 3.0  # seconds that a data server is given to answer
+DOWNLOAD_PATIENCE = 30.0  # seconds without a byte after which a download has failed
+DOWNLOAD_RETRIES = 2  # of a download that fails before its first byte
+
+
+def prepare(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
+    """Returns the builder with its data downloaded or drawn into its folder.
+
+    Of several processes one prepares, and the others wait for it.
+
+    Raises:
+      DataError: if the data cannot be had.
+    """
+    root = pathlib.Path(builder.data_dir_root)
+    root.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(root / f".{builder.name}.lock"):
+        # Anew, because another process may have prepared it in the meantime.
+        builder = type(builder)(data_dir=root, config=builder.builder_config)
+        if not builder.is_prepared():
+            if not isinstance(builder, Rendered):
+                check_archives(builder)
+            build(builder)
+    return builder
+
+
+def check_archives(builder: tfds.core.DatasetBuilder) -> None:
+    """Warns of archives that are not as published.
+
+    Raises:
+      DataError: if some are missing and their server does not answer.
+    """
+    at_hand = all(path.exists() for path in archives(builder))
+    if not at_hand and not server_answers(builder):
+        drawings = ", or use --dataset rendered"
+        raise DataError(
+            f"{builder.name} is not prepared in {builder.data_dir_root} and its server "
+            f"did not answer within {SERVER_PATIENCE:g} s. Connect to the network, "
+            "or name the folder of prepared data with --data-dir"
+            f"{drawings if builder.name == 'horses_or_humans' else ''}."
+        )
+    warn_of_unpublished(builder)
+
+
+def archives(builder: tfds.core.DatasetBuilder) -> dict[pathlib.Path, str]:
+    """Returns where TFDS's cache has, or would have, each archive, and its SHA-256."""
+    cache = builder.data_dir_root / "downloads"
+    found = {}
+    for url, info in (builder.url_infos or {}).items():  # none on record
+        name = resource.get_dl_fname(url, info.checksum)
+        path = cache / name
+        found[path if path.exists() else cache / builder.name / name] = info.checksum
+    return found
+
+
+def server_answers(builder: tfds.core.DatasetBuilder) -> bool:
+    """Tells whether the server of the builder's archives answers in a few seconds."""
+    answers = []
+
+    def ask() -> None:
+        try:
+            url = next(iter(builder.url_infos))
+            request = urllib.request.Request(url, method="HEAD")
+            with urllib.request.urlopen(request, timeout=SERVER_PATIENCE):
+                answers.append(True)
+        except (OSError, StopIteration):  # the latter where TFDS has no address
+            pass
+
+    # A thread, because looking up the host's name knows no time limit.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(SERVER_PATIENCE)
+    return bool(answers)
+
+
+def warn_of_unpublished(builder: tfds.core.DatasetBuilder) -> None:
+    """Says which archives in the cache are not those that TFDS has on record.
+
+    What TFDS downloads it verifies itself; what was put into its cache it trusts.
+    """
+    for path, checksum in archives(builder).items():
+        if not path.exists():
+            continue
+        with path.open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if actual != checksum:
+            print(
+                f"warning: {path} is not the published archive (SHA-256 {actual[:12]}, "
+                f"published {checksum[:12]}): results are not comparable.",
+                flush=True,
+            )
+
+
+def build(builder: tfds.core.DatasetBuilder) -> None:
+    """Lets a builder prepare itself; what goes wrong becomes a `DataError`."""
+    drawn = isinstance(builder, Rendered)
+    verb = "Drawing, for a minute or two," if drawn else "Downloading and preparing"
+    print(f"{verb} into {builder.data_dir}", flush=True)
+    if drawn or not sys.stderr.isatty():  # drawing has a bar of its own
+        tfds.disable_progress_bar()
+    try:
+        # Its sizes are not ours.
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            patient_downloads(),
+            standin.for_tensorflow(builder),
+        ):
+            builder.download_and_prepare(file_format="array_record")
+    except Failure:
+        raise
+    except Exception as error:  # TFDS has no common class for what can go wrong
+        downloads = builder.data_dir_root / "downloads"
+        damage = f"If an archive in {downloads} is damaged, delete it and try again."
+        remedy = what_is_missing(builder, error) or ("Try again." if drawn else damage)
+        raise DataError(
+            f"{builder.name} could not be prepared ({describe(error)}). {remedy}"
+        ) from error
+
+
+def what_is_missing(
+    builder: tfds.core.DatasetBuilder, error: BaseException | None
+) -> str | None:
+    """Returns what to do if a package was missing, which the error may not say."""
+    while error is not None and not isinstance(error, ImportError):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return None
+    if "'tensorflow'" not in str(error):  # TFDS may raise it anew, without its name
+        return "Install what is missing, then call this again."
+    return (
+        f"It needs TensorFlow: prepare it once, with `tfds build {builder.name} "
+        f"--data_dir {builder.data_dir_root}` where TensorFlow is installed, then call "
+        "this again."
+    )
+
+
+@contextlib.contextmanager
+def patient_downloads() -> Iterator[None]:
+    """Lets a stalled download fail; TFDS itself waits for ever, or tries ten times."""
+    send = requests.adapters.HTTPAdapter.send
+
+    @functools.wraps(send)
+    def impatient(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.max_retries = self.max_retries.new(total=DOWNLOAD_RETRIES)
+        return send(self, *args, **{**kwargs, "timeout": DOWNLOAD_PATIENCE})
+
+    with unittest.mock.patch.object(requests.adapters.HTTPAdapter, "send", impatient):
+        yield
+
+
+def describe(error: Exception) -> str:
+    """Returns an exception as a clause: the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else repr(error)
