@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+collect_ignore = ["keras_means.py"]  # a script of its own, for Keras's JAX backend
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

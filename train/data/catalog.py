@@ -61,9 +61,10 @@ def made_ready(
     builder: tfds.core.DatasetBuilder, reason: str
 ) -> tfds.core.DatasetBuilder:
     """Returns the builder, prepared now if it was not."""
-    if builder.is_prepared():
+    if builder.is_prepared() and builder.info.splits:
         return builder
-    print(f"{builder.name}: {reason}", flush=True)
+    if not builder.is_prepared():  # else another process has just prepared it
+        print(f"{builder.name}: {reason}", flush=True)
     return prepare.prepare(builder)
 
 
