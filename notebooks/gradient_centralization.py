@@ -58,7 +58,7 @@ from IPython.display import Image, Markdown
 from optax_gc import centralize_gradients, describe, removed_energy
 from train import data
 from train.engine import fit
-from train.engine.state import by_path
+from train.engine.arms import kernels
 from train.faults import Stop
 from train.horses import Config
 from train.record import pictures, reporter, statistics
@@ -123,10 +123,10 @@ for panel, kernel, title in (
 # How much of each kernel's gradient that takes away, as a share of its squared norm:
 
 # %%
-shares = by_path(removed_energy(grads), grads)
+shares = kernels(removed_energy(grads), describe(grads).rows)
 figure, panel = plt.subplots(figsize=(8, 2.8), layout="constrained")
 names = [path.removesuffix("/kernel") for path in shares]
-panel.barh(names, [100 * share for share in shares.values()], color="C0")
+panel.barh(names, [100 * float(share) for share in shares.values()], color="C0")
 panel.invert_yaxis()
 panel.set_xlabel("% of the gradient's energy that centralizing removes")
 figure.show()

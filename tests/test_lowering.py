@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from train import data
-from train.engine import batches, program
+from train.engine import arms, batches, program
 from train.engine.axes import fan_in_axes
 from train.engine.optimizer import optimizer
 from train.engine.state import init_state
@@ -25,9 +25,11 @@ KEY = jax.eval_shape(jax.random.key, 0)
 
 def step_and_state(gc, mesh):
     """The train step, and the shapes of the state that it takes."""
-    axes = fan_in_axes(TASK, jax.eval_shape(TASK.init, KEY))
-    tx = optimizer(Config(gc=gc), TASK.recipe, axes)
-    step = functools.partial(train_step, task=TASK, tx=tx, axes=axes, mesh=mesh)
+    config, variables = Config(gc=gc), jax.eval_shape(TASK.init, KEY)
+    arm = config, fan_in_axes(TASK, variables), variables["params"]
+    tx = optimizer(config, TASK.recipe, 1, arms.projection(*arm))
+    shares = arms.taken_shares(*arm)
+    step = functools.partial(train_step, task=TASK, tx=tx, shares=shares, mesh=mesh)
     return step, jax.eval_shape(lambda key: init_state(TASK.init(key), tx), KEY)
 
 

@@ -55,7 +55,7 @@ def epoch(number):
 
 
 def test_without_evaluation_dashes_stand_for_the_held_out_metrics():
-    line = console.epoch_line(epoch(1), 10)
+    line = console.epoch_line("1/10", 2.5, epoch(1))
     assert line.split() == ["1/10", "2.50", "s", "0.6000", "0.7000", "-", "-"]
     assert len(line) == len(console.epoch_header("test"))
 

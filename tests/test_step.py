@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from optax_gc import fan_in
 from train import data, horses
-from train.engine import batches
+from train.engine import arms, batches
 from train.engine.optimizer import optimizer
 from train.engine.state import init_state
 from train.engine.step import evaluate, train_step
@@ -27,6 +27,7 @@ SPLIT = data.Split(
 DATASET = data.Dataset("random", "as asked", ("horses", "humans"), SPLIT, SPLIT)
 MESH = batches.all_devices()
 SGD = optax.sgd(1.0)
+SHARES = arms.taken_shares(Config(), fan_in, {})
 
 
 class Linear(nn.Module):
@@ -83,7 +84,7 @@ def step(model, augmented, per_turn):
     """The compiled train step."""
     made = task(model, augmented, per_turn)
     return jax.jit(
-        functools.partial(train_step, task=made, tx=SGD, axes=fan_in, mesh=MESH)
+        functools.partial(train_step, task=made, tx=SGD, shares=SHARES, mesh=MESH)
     )
 
 
@@ -188,7 +189,7 @@ def test_augmentation_changes_the_step():
 
 def test_rmsprop_is_kerass():
     """Keras: v = 0.9 v + 0.1 g^2; w = w - lr * g / sqrt(v + 1e-7)."""
-    tx = optimizer(Config(learning_rate=0.01), Horses.recipe, fan_in)
+    tx = optimizer(Config(learning_rate=0.01), Horses.recipe, 3, None)
     w, v = np.array([1.0, -1.0]), np.zeros(2)
     params = {"w": jnp.array(w, jnp.float32)}
     state = tx.init(params)
@@ -203,7 +204,8 @@ def test_rmsprop_is_kerass():
 def test_gc_centralizes_the_gradient_before_rmsprop():
     grads = {"kernel": jnp.array(RNG.normal(size=(5, 3)), jnp.float32)}
     with_gc, without = (
-        optimizer(Config(gc=gc), Horses.recipe, fan_in) for gc in (True, False)
+        optimizer(config, Horses.recipe, 1, arms.projection(config, fan_in, grads))
+        for config in (Config(gc=True), Config(gc=False))
     )
     centralized = {"kernel": grads["kernel"] - grads["kernel"].mean(0, keepdims=True)}
     ours, _ = with_gc.update(grads, with_gc.init(grads))

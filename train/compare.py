@@ -115,7 +115,7 @@ def run_all(options: Comparison, runs: dict[str, Config], stop: Stop) -> None:
     import rich.console
 
     from train.engine import fit
-    from train.record import console, reporter
+    from train.record import overall
 
     open_runs = [
         run for run in runs.values() if not (run.workdir / "summary.json").exists()
@@ -125,10 +125,10 @@ def run_all(options: Comparison, runs: dict[str, Config], stop: Stop) -> None:
     if not open_runs:
         return
     dataset = horses.load_data(options)
-    overall = console.Overall(screen, sum(map(epochs_left, open_runs)))
-    with overall.progress:
+    progress = overall.Overall(screen, sum(map(epochs_left, open_runs)))
+    with progress.progress:
         for run in open_runs:
-            member = reporter.Member(run.workdir, overall)
+            member = overall.Member(run.workdir, progress)
             fit.fit(run, horses.task(run, dataset), member, stop)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from typing import Literal
+from typing import ClassVar, Literal
 
 from train.faults import UsageError
 
@@ -56,6 +56,9 @@ class Training:
     evaluate: bool = True
     """Measure loss and accuracy on the held-out data after every epoch."""
 
+    evaluations: int = 0
+    """How often to measure them in a run, at even distances, besides."""
+
     debug: bool = False
     """Show the traceback of a failure."""
 
@@ -64,11 +67,22 @@ class Training:
 class Config(Training):
     """One run: its arm, its seed, its folder, and the processes that share it."""
 
+    prefix: ClassVar[str] = ""  # of the names of new folders
+
     gc: bool = False
     """Centralize the gradient of every weight vector."""
 
     placement: Placement = "gradient"
     """What --gc centralizes: the gradient, or the update that the optimizer makes."""
+
+    gc_only: tuple[str, ...] = ()
+    """Patterns of the paths of kernels to centralize, such as 'Conv_*'; else all."""
+
+    gc_not: tuple[str, ...] = ()
+    """Patterns of the paths of kernels to leave alone."""
+
+    placebo: bool = False
+    """Instead of --gc: take from each gradient one random direction, not its mean."""
 
     seed: int = 0
     """Seed of the initial parameters, shuffling, augmentation and dropout."""
@@ -103,8 +117,13 @@ class Config(Training):
             raise UsageError(
                 f"--learning-rate must be a positive number, got {self.learning_rate}."
             )
-        if self.placement == "update" and not self.gc:
-            raise UsageError("--placement update needs --gc, got --no-gc.")
+        if self.evaluations < 0:
+            raise UsageError(
+                f"--evaluations must be at least 0, got {self.evaluations}."
+            )
+        if self.evaluations and not self.evaluate:
+            raise UsageError("--evaluations needs --evaluate, got --no-evaluate.")
+        check_arm(self)
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"--seed must lie in [0, 2**32), got {self.seed}.")
         if self.resume and self.workdir is None:
@@ -120,6 +139,20 @@ NOT_RESULTS = frozenset(
         *("distributed", "coordinator", "num_processes", "process_id"),
     }
 )  # options that a resumed run may have different
+
+
+def check_arm(config: Config) -> None:
+    """Raises a `UsageError` if the options of the arm contradict."""
+    if config.gc and config.placebo:
+        raise UsageError("--placebo is instead of --gc, got both.")
+    if config.gc or config.placebo:
+        return
+    if config.placement == "update":
+        raise UsageError("--placement update needs --gc, got --no-gc.")
+    for name in ("gc_only", "gc_not"):
+        if patterns := getattr(config, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} {' '.join(patterns)} needs --gc, got --no-gc.")
 
 
 def check_processes(config: Config) -> None:

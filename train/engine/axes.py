@@ -3,7 +3,7 @@
 import jax
 
 from optax_gc import traced_fan_in
-from train.engine.optimizer import Policy
+from train.engine.arms import Policy
 from train.engine.task import Task, Variables, take
 
 

@@ -12,7 +12,7 @@ from jax import Array
 from train.engine.batches import Batch
 from train.engine.checkpoint import Progress
 from train.engine.program import Program
-from train.engine.state import State, by_path
+from train.engine.state import State
 from train.faults import Failure
 
 
@@ -26,7 +26,7 @@ def train_epoch(
     batches: Iterable[tuple[Batch, int]],
     key: Array,
     progress: Progress,
-    on_step: Callable[[Progress], bool],
+    on_step: Callable[[State, Progress, dict[str, float]], bool],
 ) -> tuple[State, Progress]:
     """Takes one step a batch, until they end or `on_step` says so.
 
@@ -36,7 +36,8 @@ def train_epoch(
       batches: each batch and the number of examples in it.
       key: the key of the run's steps.
       progress: how far the epoch is at the start.
-      on_step: called after each step; returns whether to go on.
+      on_step: called after each step with the state, the progress and the share that
+        each kernel's gradient lost; returns whether to go on. Its time is not counted.
 
     Raises:
       Diverged: if a step's loss is not finite.
@@ -46,18 +47,15 @@ def train_epoch(
     batch = next(batches, None)
     while batch is not None:
         examples, count = batch
-        state, totals, energy = program.train_step(
-            state, examples, np.int32(count), key
-        )
+        state, *told = program.train_step(state, examples, np.int32(count), key)
         batch = next(batches, None)  # made ready while the devices work
-        loss = float(totals.loss)
-        removed = by_path(energy, state.params, program.axes)
+        (loss, correct), removed = jax.tree.map(float, jax.device_get(told))
         progress = dataclasses.replace(
             progress,
             steps=progress.steps + 1,
             images=progress.images + count,
             loss=progress.loss + loss,
-            correct=progress.correct + float(totals.correct),
+            correct=progress.correct + correct,
             seconds=time.perf_counter() - start,
             removed={
                 path: progress.removed.get(path, 0.0) + share
@@ -69,7 +67,10 @@ def train_epoch(
                 f"the loss is {loss / count} at epoch {progress.epoch}, "
                 f"step {progress.steps}."
             )
-        if not on_step(progress):
+        pause = time.perf_counter()
+        go_on = on_step(state, progress, removed)
+        start += time.perf_counter() - pause
+        if not go_on:
             break
     return state, progress
 

@@ -1,15 +1,17 @@
 """A run: its epochs, its checkpoints and its record."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax import Array
 from jax.sharding import Mesh
 
 from train.config import Config
-from train.engine import checkpoint, epoch, processes
+from train.engine import arms, checkpoint, epoch, processes
 from train.engine.axes import fan_in_axes
 from train.engine.batches import (
     Batch,
@@ -19,9 +21,10 @@ from train.engine.batches import (
     steps_an_epoch,
 )
 from train.engine.checkpoint import Progress
-from train.engine.optimizer import Policy, optimizer
+from train.engine.evaluation import HeldOut, evaluate_once
+from train.engine.optimizer import optimizer
 from train.engine.program import Program, compile_program
-from train.engine.state import State, by_path, init_state, mean_drift
+from train.engine.state import State, init_state
 from train.engine.task import Task, size, watched_split
 from train.faults import Interrupted, Stop, UsageError
 from train.record.reporter import Reporter
@@ -37,17 +40,21 @@ class Run:
     stop: Stop
     mesh: Mesh
     step_key: Array
+    axes: arms.Policy
+    tx: optax.GradientTransformation
     start_params: Any
     checkpoints: checkpoint.Checkpoints | None  # None but in the first process
 
     @property
     def steps(self) -> int:
         """Number of steps in an epoch."""
-        return steps_an_epoch(
-            size(self.task.splits["train"]),
-            self.config.batch_size,
-            keep_rest=self.task.keeps_rest,
-        )
+        return epoch_steps(self.config, self.task)
+
+
+def epoch_steps(config: Config, task: Task) -> int:
+    """Returns the number of steps in an epoch."""
+    count = size(task.splits["train"])
+    return steps_an_epoch(count, config.batch_size, keep_rest=task.keeps_rest)
 
 
 def fit(config: Config, task: Task, reporter: Reporter, stop: Stop) -> State:
@@ -67,31 +74,57 @@ def fit(config: Config, task: Task, reporter: Reporter, stop: Stop) -> State:
       Diverged: if the loss or the parameters are no longer finite.
       Interrupted: if the user stopped it; then everything is saved.
     """
+    check_sizes(config, task)
+    reporter.start(config, task.about)
+    run, state = begin(config, task, reporter, stop)
+    reporter.model(
+        task.test_scores,
+        state.variables,
+        task.splits["train"],
+        arms.chosen_axes(config, run.axes, state.params),
+    )
+    state, progress = resumed(run, state)
+    state = processes.replicate(state, run.mesh)
+    if progress.epoch <= config.epochs:
+        state = train(run, state, progress)
+    finish(run, state)
+    return state
+
+
+def check_sizes(config: Config, task: Task) -> None:
+    """Raises a `UsageError` unless there are enough examples and steps."""
     count = size(task.splits["train"])
     if config.batch_size > count:
         raise UsageError(
             f"--batch-size must be at most the {count} training {task.about.unit}, "
             f"got {config.batch_size}."
         )
+    steps = config.epochs * epoch_steps(config, task)
+    if config.evaluations > steps:
+        raise UsageError(
+            f"--evaluations must be at most the {steps} steps, "
+            f"got {config.evaluations}."
+        )
+
+
+def begin(
+    config: Config, task: Task, reporter: Reporter, stop: Stop
+) -> tuple[Run, State]:
+    """Returns a run, and the state that it starts from."""
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    reporter.start(config, task.about)
     variables = task.init(init_key)
     axes = fan_in_axes(task, variables)
-    tx = optimizer(config, task.recipe, axes)
+    projection = arms.projection(config, axes, variables["params"])
+    steps = config.epochs * epoch_steps(config, task)
+    tx = optimizer(config, task.recipe, steps, projection)
     state = init_state(variables, tx)
     folder = reporter.workdir and reporter.workdir / "checkpoints"
     run = Run(
-        config, task, reporter, stop, all_devices(), step_key,
+        config, task, reporter, stop, all_devices(), step_key, axes, tx,
         jax.device_get(state.params),
         checkpoint.Checkpoints(folder) if folder else None,
     )  # fmt: skip
-    reporter.model(task.test_scores, state.variables, task.splits["train"])
-    state, progress = resumed(run, state)
-    state = processes.replicate(state, run.mesh)
-    if progress.epoch <= config.epochs:
-        state = train(run, tx, axes, state, progress)
-    finish(run, jax.device_get(state))
-    return state
+    return run, state
 
 
 def resumed(run: Run, state: State) -> tuple[State, Progress]:
@@ -107,13 +140,17 @@ def resumed(run: Run, state: State) -> tuple[State, Progress]:
     return restored if record else state, progress
 
 
-def train(run: Run, tx: Any, axes: Policy, state: State, progress: Progress) -> State:
+def train(run: Run, state: State, progress: Progress) -> State:
     """Returns the state after the last epoch; saves a checkpoint after each."""
-    examples = run.task.splits[watched_split(run.task)]
-    count = size(examples)
-    held_out = deal(examples, np.arange(count), count, run.mesh)
-    program = compile_program(run.config, run.task, tx, axes, state, held_out, run.mesh)
-    run.reporter.compiled(program.compile_seconds, watched_split(run.task))
+    split = watched_split(run.task)
+    examples = run.task.splits[split]
+    batch = deal(examples, np.arange(size(examples)), size(examples), run.mesh)
+    shares = arms.taken_shares(run.config, run.axes, run.start_params)
+    program = compile_program(
+        run.config, run.task, run.tx, shares, state, batch, run.mesh
+    )
+    held_out = HeldOut(split, batch, size(examples), program.evaluate)
+    run.reporter.compiled(program.compile_seconds, split)
     with run.stop.deferred():
         while progress.epoch <= run.config.epochs:
             state, progress = one_epoch(run, program, state, held_out, progress)
@@ -121,7 +158,7 @@ def train(run: Run, tx: Any, axes: Policy, state: State, progress: Progress) -> 
 
 
 def one_epoch(
-    run: Run, program: Program, state: State, held_out: Batch, progress: Progress
+    run: Run, program: Program, state: State, held_out: HeldOut, progress: Progress
 ) -> tuple[State, Progress]:
     """Returns the state and progress after the epoch that `progress` is in.
 
@@ -131,36 +168,29 @@ def one_epoch(
     """
     signum = None
 
-    def go_on(progress: Progress) -> bool:
+    def on_step(state: State, progress: Progress, removed: dict[str, float]) -> bool:
         nonlocal signum
-        run.reporter.step(
-            progress.epoch,
-            progress.steps,
-            progress.loss / progress.images,
-            progress.correct / progress.images,
-        )
+        report_step(run, held_out, state, progress, removed)
         signum = processes.any_of_them(run.stop.signum)
         return signum is None
 
     try:
         state, progress = epoch.train_epoch(
-            program, state, batches_left(run, progress), run.step_key, progress, go_on
+            program, state, batches_left(run, progress), run.step_key, progress, on_step
         )
         epoch.check_finite(state, progress)
     except epoch.Diverged as error:
         raise epoch.Diverged(f"{error} {run.reporter.after_divergence}") from error
     if progress.steps == run.steps:
-        report_epoch(run, program, state, held_out, progress)
+        report_epoch(run, held_out, state, progress)
         progress = Progress(epoch=progress.epoch + 1)
-    if run.checkpoints:
-        done = (progress.epoch - 1) * run.steps + progress.steps
-        run.checkpoints.save(done, state, progress)
+    save(run, state, progress)
     if signum is not None and progress.epoch <= run.config.epochs:
         raise Interrupted(signum, run.reporter.how_to_resume)
     return state, progress
 
 
-def batches_left(run: Run, progress: Progress) -> Any:
+def batches_left(run: Run, progress: Progress) -> Iterator[tuple[Batch, int]]:
     """Yields each batch that the epoch has still to take, and its size."""
     examples, batch_size = run.task.splits["train"], run.config.batch_size
     indices = epoch_batches(
@@ -171,42 +201,75 @@ def batches_left(run: Run, progress: Progress) -> Any:
         yield deal(examples, rows, batch_size, run.mesh), len(rows)
 
 
-def report_epoch(
-    run: Run, program: Program, state: State, held_out: Batch, progress: Progress
+def is_due(run: Run, step: int) -> bool:
+    """Tells whether `--evaluations` asks for one after this step of the run."""
+    count, steps = run.config.evaluations, run.config.epochs * run.steps
+    return step in {round((i + 1) * steps / count) for i in range(count)}
+
+
+def report_step(
+    run: Run,
+    held_out: HeldOut,
+    state: State,
+    progress: Progress,
+    removed: dict[str, float],
 ) -> None:
+    """Reports a step, and evaluates the state if it is time to, within an epoch."""
+    train_means = means(progress)
+    run.reporter.step(progress.epoch, progress.steps, *train_means.values(), removed)
+    step = (progress.epoch - 1) * run.steps + progress.steps
+    if progress.steps < run.steps and is_due(run, step):
+        metrics = train_means | held_out.evaluate(state)
+        run.reporter.evaluation(step, progress.seconds, metrics, within_epoch=True)
+
+
+def report_epoch(run: Run, held_out: HeldOut, state: State, progress: Progress) -> None:
     """Evaluates the state and reports the epoch that it has finished."""
-    split = watched_split(run.task)
-    loss, accuracy = evaluated(program, state, held_out, size(run.task.splits[split]))
-    metrics = {
-        "epoch": progress.epoch,
-        "epoch_seconds": progress.seconds,
-        "train_loss": progress.loss / progress.images,
-        "train_accuracy": progress.correct / progress.images,
-        f"{split}_loss": loss,
-        f"{split}_accuracy": accuracy,
-    }
-    drift = mean_drift(jax.device_get(state.params), run.start_params, program.axes)
+    metrics = means(progress) | held_out.evaluate(state)
+    step = progress.epoch * run.steps
+    if is_due(run, step):
+        run.reporter.evaluation(step, progress.seconds, metrics, within_epoch=False)
     diagnostics = {
         "removed_energy": {
             path: share / progress.steps for path, share in progress.removed.items()
         },
-        "mean_drift": by_path(drift, run.start_params, program.axes),
+        "mean_drift": arms.mean_drift(
+            jax.device_get(state.params), run.start_params, run.axes
+        ),
     }
-    run.reporter.epoch(metrics, diagnostics)
+    head = {"epoch": progress.epoch, "epoch_seconds": progress.seconds}
+    run.reporter.epoch(head | metrics, diagnostics)
 
 
-def evaluated(
-    program: Program, state: State, held_out: Batch, count: int
-) -> tuple[float | None, float | None]:
-    """Returns the held-out loss and accuracy, or Nones where evaluation is off."""
-    if program.evaluate is None:
-        return None, None
-    totals = program.evaluate(state, held_out, np.int32(count))
-    return float(totals.loss) / count, float(totals.correct) / count
+def means(progress: Progress) -> dict[str, float]:
+    """Returns the training metrics of the epoch so far."""
+    return {
+        "train_loss": progress.loss / progress.images,
+        "train_accuracy": progress.correct / progress.images,
+    }
+
+
+def save(run: Run, state: State, progress: Progress) -> None:
+    """Saves a checkpoint, and before it what the record has to have by then."""
+    if run.checkpoints:
+        run.reporter.save_shares()
+        done = (progress.epoch - 1) * run.steps + progress.steps
+        run.checkpoints.save(done, state, progress)
 
 
 def finish(run: Run, state: State) -> None:
-    """Saves the final parameters and reports the end."""
-    if run.reporter.workdir:
-        checkpoint.save_params(run.reporter.workdir / "params", state.params)
-    run.reporter.finish()
+    """Opens the test split if that is still to do, saves the outcome, reports the end.
+
+    It is still to do where another split was watched, and the run had not ended before.
+    """
+    folder = run.reporter.workdir
+    ended = processes.any_of_them(int(run.reporter.had_ended) or None) is not None
+    metrics = {}
+    if not ended and {"validation", "test"} <= run.task.splits.keys():
+        metrics = evaluate_once(run.config, run.task, state, "test", run.mesh)
+    if folder and not ended:
+        state = jax.device_get(state)
+        checkpoint.save_params(folder / "params", state.params)
+        if state.model_state:
+            checkpoint.save_params(folder / "model_state", state.model_state)
+    run.reporter.finish(metrics)

@@ -6,10 +6,8 @@ from typing import Any
 
 import optax
 
-from optax_gc import centralize_gradients
 from train.config import Config
 
-Policy = Callable[[Any], Any]  # of axes, as in optax_gc
 RMSPROP_EPSILON = 1e-7  # Keras's, added inside the square root
 MOMENTUM = 0.9
 
@@ -21,23 +19,40 @@ class Recipe:
     Attributes:
       decay: weight decay by optimizer, none where it is not named: decoupled in AdamW,
         else added to the gradient.
+      decays: from the parameters to a tree that tells which of them decay; None if all.
+      warmup: the share of a run's steps in which the rate rises from 0, before it falls
+        on a cosine to 0 again; None for a constant rate.
     """
 
     decay: Mapping[str, float]
+    decays: Callable[[Any], Any] | None = None
+    warmup: float | None = None
+
+
+def learning_rate(peak: float, recipe: Recipe, steps: int) -> optax.ScalarOrSchedule:
+    """Returns the rate of each of a run's steps, or the one that all have."""
+    if recipe.warmup is None:
+        return peak
+    warmup = max(1, round(recipe.warmup * steps))
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(steps, warmup + 1))
 
 
 def optimizer(
-    config: Config, recipe: Recipe, axes: Policy
+    config: Config,
+    recipe: Recipe,
+    steps: int,
+    projection: optax.GradientTransformation | None,
 ) -> optax.GradientTransformation:
-    """Returns the configured optimizer with Gradient Centralization in its place.
+    """Returns the configured optimizer with the arm's projection in its place.
 
     Args:
-      config: the run's configuration.
+      config: which optimizer, its learning rate, and where the projection stands.
       recipe: what the task adds.
-      axes: what is centralized over which axes.
+      steps: number of steps in the run.
+      projection: what is taken from gradients or updates; None if nothing.
     """
     decay = recipe.decay.get(config.optimizer)
-    decayed = [optax.add_decayed_weights(decay)] if decay else []
+    decayed = [optax.add_decayed_weights(decay, recipe.decays)] if decay else []
     scale = {
         "rmsprop": optax.scale_by_rms(eps=RMSPROP_EPSILON, eps_in_sqrt=True),
         "sgd": optax.trace(MOMENTUM),
@@ -47,6 +62,7 @@ def optimizer(
     decoupled = config.optimizer == "adamw"
     parts = [scale, *decayed] if decoupled else [*decayed, scale]
     parts = [optax.chain(*parts)] if decayed else parts
-    gc = [centralize_gradients(axes)] if config.gc else []
-    parts = [*parts, *gc] if config.placement == "update" else [*gc, *parts]
-    return optax.chain(*parts, optax.scale_by_learning_rate(config.learning_rate))
+    arm = [projection] if projection else []
+    parts = [*parts, *arm] if config.placement == "update" else [*arm, *parts]
+    rate = learning_rate(config.learning_rate, recipe, steps)
+    return optax.chain(*parts, optax.scale_by_learning_rate(rate))

@@ -3,17 +3,17 @@
 import functools
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from train.config import Config
 from train.engine.batches import Batch, padded_size
-from train.engine.optimizer import Policy
 from train.engine.state import State
 from train.engine.step import Totals, evaluate, train_step
 from train.engine.task import Examples, Task
@@ -25,13 +25,11 @@ class Program(NamedTuple):
     Attributes:
       train_step: from the state, a batch, its size and a key.
       evaluate: from the state, a split and its size; None if it is not wanted.
-      axes: the fan-in axes of each kernel.
       compile_seconds: what compiling took.
     """
 
-    train_step: Callable[..., tuple[State, Totals, dict]]
+    train_step: Callable[..., tuple[State, Totals, dict[str, Array]]]
     evaluate: Callable[..., Totals] | None
-    axes: Policy
     compile_seconds: float
 
 
@@ -39,7 +37,7 @@ def compile_program(
     config: Config,
     task: Task,
     tx: optax.GradientTransformation,
-    axes: Policy,
+    shares: Callable[[Any], dict[str, Array]],
     state: State,
     held_out: Batch,
     mesh: Mesh,
@@ -50,14 +48,14 @@ def compile_program(
     batch = batch_shapes(task.splits["train"], size, mesh)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     key = jax.eval_shape(jax.random.key, 0)
-    step = functools.partial(train_step, task=task, tx=tx, axes=axes, mesh=mesh)
+    step = functools.partial(train_step, task=task, tx=tx, shares=shares, mesh=mesh)
     lowered = jax.jit(step, donate_argnums=0).lower(state, batch, count, key)
     compiled_step = lowered.compile()
     compiled_evaluate = None
     if config.evaluate:
         compiled_evaluate = compile_evaluation(config, task, state, held_out, mesh)
     seconds = time.perf_counter() - start
-    return Program(compiled_step, compiled_evaluate, axes, seconds)
+    return Program(compiled_step, compiled_evaluate, seconds)
 
 
 def compile_evaluation(

@@ -11,9 +11,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from optax_gc import removed_energy
 from train.engine.batches import Batch
-from train.engine.optimizer import Policy
 from train.engine.state import State
 from train.engine.task import Scores, Task, take
 
@@ -89,11 +87,11 @@ def train_step(
     *,
     task: Task,
     tx: optax.GradientTransformation,
-    axes: Policy,
+    shares: Callable[[Any], dict[str, Array]],
     mesh: Mesh,
-) -> tuple[State, Totals, Any]:
+) -> tuple[State, Totals, dict[str, Array]]:
     """Returns the state after one step on a batch, the batch's totals, and the share
-    of each gradient's energy that centralizing takes (or would take) away.
+    of each kernel's gradient that the arm takes (or would take) away.
 
     The randomness of an example is keyed by the step and the example's position in the
     batch, so the result does not depend on the number of devices or of examples in a
@@ -106,7 +104,7 @@ def train_step(
       key: the key of the run's steps.
       task: what is trained.
       tx: the optimizer.
-      axes: the fan-in axes of each kernel.
+      shares: what measures that, as `arms.taken_shares` makes it.
       mesh: the devices.
     """
 
@@ -135,7 +133,7 @@ def train_step(
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     after = State(state.step + 1, params, opt_state, model_state)
-    return after, totals, removed_energy(grads, axes)
+    return after, totals, shares(grads)
 
 
 def evaluate(

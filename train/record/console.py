@@ -1,13 +1,10 @@
 """What a run shows in a terminal: its layers, its epochs, its progress."""
 
-import datetime
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import rich.console
-import rich.progress
 import rich.table
 from flax import linen as nn
 
@@ -76,43 +73,12 @@ def epoch_header(split: str) -> str:
     return " ".join(name.rjust(width) for name, width in columns(keys).items())
 
 
-def epoch_line(metrics: Metrics, epochs: int) -> str:
-    """Returns the row of the table of epochs; a dash stands for no evaluation."""
-    cells = [f"{metrics['epoch']}/{epochs}", f"{metrics['epoch_seconds']:.2f} s"]
+def epoch_line(label: str, seconds: float, metrics: Metrics) -> str:
+    """Returns a row of the table of epochs; a dash stands for no evaluation."""
+    cells = [label, f"{seconds:.2f} s"]
     values = [metrics[key] for key in NAMES if key in metrics]
     cells += ["-" if value is None else f"{value:.4f}" for value in values]
     widths = columns(metrics).values()
     return " ".join(
         cell.rjust(width) for cell, width in zip(cells, widths, strict=True)
     )
-
-
-class Overall:
-    """Progress over many runs: a bar in a terminal, else a line an epoch."""
-
-    def __init__(self, console: rich.console.Console, epochs: int):
-        self.console = console
-        self.done = 0
-        self.total = epochs
-        self.start = time.monotonic()
-        self.progress = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.TimeRemainingColumn(),
-            rich.progress.TextColumn("left"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task = self.progress.add_task("", total=epochs)
-
-    def epoch(self, run: str, metrics: Metrics, epochs: int) -> None:
-        """Shows that a run has finished an epoch, and the time left for all runs."""
-        self.done += 1
-        seconds = (time.monotonic() - self.start) / self.done
-        left = datetime.timedelta(seconds=round(seconds * (self.total - self.done)))
-        line = f"{run:16} {epoch_line(metrics, epochs)}"
-        self.progress.update(self.task, advance=1, description=run)
-        if self.console.is_terminal:
-            self.console.print(line, highlight=False)
-        else:
-            self.console.print(f"{line}   {left} left", highlight=False, soft_wrap=True)

@@ -15,13 +15,14 @@ from train.config import Config
 from train.record import pictures, workdir
 from train.record.about import About
 from train.record.console import (
+    NAMES,
     Metrics,
-    Overall,
     epoch_header,
     epoch_line,
     layer_table,
 )
 from train.record.environment import environment
+from train.record.shares import Shares
 
 
 class Reporter:
@@ -42,6 +43,7 @@ class Reporter:
         self.console = console
         self.how_to_resume = how_to_resume
         self.history: list[Metrics] = []
+        self.shares = Shares()
         self.compile_seconds: float | None = None
         self.progress = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
@@ -92,17 +94,29 @@ class Reporter:
         )
 
     def model(
-        self, scores: Callable[..., Any], variables: Mapping[str, Any], examples: Any
+        self,
+        scores: Callable[..., Any],
+        variables: Mapping[str, Any],
+        examples: Any,
+        axes: Any,
     ) -> None:
-        """Shows the layers, their parameters, and what is centralized."""
+        """Shows the layers, their parameters, and what is centralized.
+
+        Args:
+          scores: from variables and examples to what the network makes of them.
+          variables: the network's.
+          examples: some, of which one is taken.
+          axes: what is centralized over which axes, as for `optax_gc.describe`.
+        """
         self.say()
         batch = jax.tree.map(lambda x: x[:1], examples)
         self.console.print(layer_table(scores, variables, batch))
-        if self.config.gc:
-            self.say(f"\nGradient Centralization of the {self.config.placement}")
-            self.say(str(describe(variables["params"])))
-        else:
+        if not self.config.gc and not self.config.placebo:
             self.say("\nNo Gradient Centralization")
+            return
+        name = "Gradient Centralization" if self.config.gc else "Placebo"
+        self.say(f"\n{name} of the {self.config.placement}")
+        self.say(str(describe(variables["params"], axes)))
 
     def resumed(self, steps: int, epochs_done: int, steps_done: int) -> None:
         """Drops from the record what came after; shows how far the run was.
@@ -119,11 +133,20 @@ class Reporter:
                 if path.exists():
                     workdir.write_lines(path, workdir.read_lines(path)[:epochs_done])
             self.history = workdir.read_lines(self.workdir / "metrics.jsonl")
+            self.drop_evaluations(epochs_done * steps + steps_done)
+            self.shares.load(self.workdir, epochs_done * steps + steps_done)
         if steps_done:
             step = f"step {steps_done} of {steps}"
             self.say(f"\nGoing on after epoch {epochs_done + 1}, {step}")
         elif epochs_done:
             self.say(f"\nGoing on after epoch {epochs_done}")
+
+    def drop_evaluations(self, steps_done: int) -> None:
+        path = self.workdir / "evaluations.jsonl"
+        if path.exists():
+            lines = workdir.read_lines(path)
+            kept = [line for line in lines if line["step"] <= steps_done]
+            workdir.write_lines(path, kept)
 
     def compiled(self, seconds: float, split: str) -> None:
         """Shows the compilation time; opens the table of epochs, with this split's."""
@@ -132,7 +155,7 @@ class Reporter:
         self.say(f"\nCompiled in {seconds:.1f} s for {device}\n")
         self.say(epoch_header(split))
         for metrics in self.history:
-            self.say(epoch_line(metrics, self.config.epochs))
+            self.show_epoch(metrics)
         self.progress.start()
         self.task = self.progress.add_task(
             f"epoch {len(self.history) + 1}/{self.config.epochs}",
@@ -141,14 +164,48 @@ class Reporter:
             status=f"step 0/{self.steps}",
         )
 
-    def step(self, epoch: int, step: int, loss: float, accuracy: float) -> None:
-        """Moves the progress bar; loss and accuracy are the epoch's so far."""
+    def step(
+        self,
+        epoch: int,
+        step: int,
+        loss: float,
+        accuracy: float,
+        removed: Mapping[str, float],
+    ) -> None:
+        """Moves the progress bar.
+
+        Args:
+          epoch: the epoch, from 1.
+          step: number of its steps that are done.
+          loss: of the epoch so far.
+          accuracy: of the epoch so far.
+          removed: the share that the step's gradient of each kernel lost, by path.
+        """
+        self.shares.append(removed)
         self.progress.update(
             self.task,
             completed=(epoch - 1) * self.steps + step,
             description=f"epoch {epoch}/{self.config.epochs}",
             status=f"step {step}/{self.steps} loss {loss:.4f} accuracy {accuracy:.4f}",
         )
+
+    def evaluation(
+        self, step: int, seconds: float, metrics: Metrics, *, within_epoch: bool
+    ) -> None:
+        """Appends to evaluations.jsonl; shows the evaluation if no epoch's line will.
+
+        Args:
+          step: number of the run's steps that are done.
+          seconds: what the epoch's training took so far.
+          metrics: the training metrics of the epoch so far, and the held-out ones.
+          within_epoch: whether the epoch goes on.
+        """
+        before = sum(metrics["epoch_seconds"] for metrics in self.history)
+        line = {"step": step, "seconds": before + seconds, **metrics}
+        self.append("evaluations.jsonl", line)
+        if within_epoch:
+            label = f"{step / self.steps:.2f}/{self.config.epochs}"
+            self.say(epoch_line(label, seconds, metrics))
 
     def epoch(self, metrics: Metrics, diagnostics: dict[str, dict[str, float]]) -> None:
         """Shows the epoch's line; appends to metrics.jsonl and diagnostics.jsonl.
@@ -161,63 +218,65 @@ class Reporter:
           diagnostics: for each of them its value at each leaf, by path.
         """
         self.history.append(metrics)
-        self.say(epoch_line(metrics, self.config.epochs))
+        self.show_epoch(metrics)
         self.append("metrics.jsonl", metrics)
         self.append("diagnostics.jsonl", {"epoch": metrics["epoch"], **diagnostics})
+
+    def show_epoch(self, metrics: Metrics) -> None:
+        label = f"{metrics['epoch']}/{self.config.epochs}"
+        self.say(epoch_line(label, metrics["epoch_seconds"], metrics))
+
+    def save_shares(self) -> None:
+        """Writes removed.npz as far as the run is."""
+        if self.workdir:
+            self.shares.save(self.workdir)
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
         if self.workdir:
             with (self.workdir / name).open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
-    def finish(self) -> None:
-        """Shows the result; writes summary.json and curves.png."""
+    def finish(self, test: Metrics) -> None:
+        """Shows the result; writes summary.json and curves.png.
+
+        Args:
+          test: the metrics of the test split, if it was opened now.
+        """
         self.progress.stop()
         last = self.history[-1]
+        centralizes = self.config.gc or self.config.placebo
         total_seconds = sum(metrics["epoch_seconds"] for metrics in self.history)
         self.say(f"\nAccuracy: {last['train_accuracy']:.4f}")
         self.say(f"Loss: {last['train_loss']:.4f}")
+        for key, value in test.items():
+            self.say(f"{NAMES[key].capitalize()}: {value:.4f}")
         self.say(f"Training time: {total_seconds:.2f} s")
-        if self.workdir is None or self.is_written():
+        if self.workdir is None or self.had_ended:
             return
         pictures.plot_run(self.history, self.workdir / "curves.png")
         self.write_json(
             "summary.json",
             {
                 **last,
+                **test,
                 "total_seconds": total_seconds,
                 "compile_seconds": self.compile_seconds,
                 "dataset": self.about.name,
                 "gc": self.config.gc,
-                "placement": self.config.placement if self.config.gc else "none",
+                "placement": self.config.placement if centralizes else "none",
                 "seed": self.config.seed,
             },
         )
         files = sorted(path.name for path in self.workdir.iterdir())
         self.say(f"\nFiles in {self.workdir}: {', '.join(files)}")
 
-    def is_written(self) -> bool:
-        """Tells whether the run had ended before and nothing was trained now."""
-        written = (self.workdir / "summary.json").exists()
-        return written and self.compile_seconds is None
+    @property
+    def had_ended(self) -> bool:
+        """Whether the run had ended before, so that nothing was trained now."""
+        summary = self.workdir and self.workdir / "summary.json"
+        return bool(summary) and summary.exists() and self.compile_seconds is None
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         if self.workdir:
             text = json.dumps(value, indent=2, default=str)
             workdir.write(self.workdir / name, text + "\n")
-
-
-class Member(Reporter):
-    """Keeps the record of one run of many, and shows its epochs among theirs."""
-
-    def __init__(self, folder: pathlib.Path, overall: Overall):
-        remedy = "Go on by repeating the command."
-        super().__init__(folder, rich.console.Console(quiet=True), remedy)
-        self.overall = overall
-
-    def epoch(self, metrics: Metrics, diagnostics: dict[str, dict[str, float]]) -> None:
-        super().epoch(metrics, diagnostics)
-        self.overall.epoch(self.workdir.name, metrics, self.config.epochs)
-
-    def warn(self, text: str) -> None:
-        self.overall.console.print(f"warning: {text}", soft_wrap=True)

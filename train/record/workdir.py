@@ -37,12 +37,15 @@ def claim(config: Config) -> pathlib.Path:
 
 def check_same(path: pathlib.Path, config: Config) -> None:
     """Raises a `UsageError` that names how a folder's run is configured otherwise."""
-    theirs = json.loads((path / "config.json").read_text())["config"]
-    ours = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    # What a run of before does not name had its default.
+    theirs = (
+        as_json(type(config)())
+        | json.loads((path / "config.json").read_text())["config"]
+    )
     differences = [
-        f"{name} was {theirs.get(name)}, now {value}"
-        for name, value in ours.items()
-        if name not in NOT_RESULTS and theirs.get(name) != value
+        f"{name} was {theirs[name]}, now {value}"
+        for name, value in as_json(config).items()
+        if name not in NOT_RESULTS and theirs[name] != value
     ]
     if differences:
         raise UsageError(
@@ -51,9 +54,15 @@ def check_same(path: pathlib.Path, config: Config) -> None:
         )
 
 
+def as_json(config: Config) -> dict[str, Any]:
+    """Returns the configuration as config.json holds it."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
 def run_name(config: Config) -> str:
     """Returns a short name for runs of this configuration."""
-    return f"{'gc' if config.gc else 'no-gc'}-seed{config.seed}"
+    arm = "gc" if config.gc else "placebo" if config.placebo else "no-gc"
+    return f"{config.prefix}{arm}-seed{config.seed}"
 
 
 def next_free(parent: pathlib.Path, stem: str) -> pathlib.Path:

@@ -33,19 +33,27 @@ def composite(picture: np.ndarray, field: HeightField, light: Light) -> None:
     )
     height = field.height[rows, columns]
     covered = height > EMPTY / 2
-    lit = _shade(
-        field.normal[:, rows, columns],
-        field.colour[:, rows, columns],
-        _openness(height, covered),
-        light,
+    normal, colour = (
+        np.stack([plane[rows, columns][covered] for plane in planes])
+        for planes in (field.normal, field.colour)
     )
-    cover = shrink(covered.astype(np.float32))
-    picture[target] *= 1 - cover
-    picture[target] += shrink(np.clip(lit, 0, 1) * covered)
+    shades = _shade(normal, colour, _openness(height, covered)[covered], light)
+    lit = np.zeros((3, *height.shape), np.float32)
+    for plane, shade in zip(lit, shades, strict=True):
+        plane[covered] = shade
+    picture[target] *= 1 - shrink(covered.astype(np.float32))
+    picture[target] += shrink(lit)
 
 
 def _shade(normal, colour, openness, light: Light) -> np.ndarray:
-    """Returns the colours under sun, sky and the light that the ground throws back."""
+    """Returns the colours under sun, sky and the light that the ground throws back.
+
+    Args:
+      normal: of each covered pixel, `(3, pixels)`.
+      colour: its own colour, `(3, pixels)`.
+      openness: how little stands before it, `(pixels,)`.
+      light: the light.
+    """
     nx, ny, nz = normal
     length = np.sqrt(nx * nx + ny * ny + nz * nz)  # blended normals are shorter than 1
     nx, ny, nz = normal / np.maximum(length, np.float32(1e-6))
@@ -64,7 +72,7 @@ def _shade(normal, colour, openness, light: Light) -> np.ndarray:
         low, rise = np.float32(light.ground[i]), light.sky[i] - light.ground[i]
         ambient = (low + upward * np.float32(rise)) * openness
         lit[i] = colour[i] * (ambient + sun * np.float32(light.sun[i])) + shine
-    return lit
+    return np.clip(lit, 0, 1)
 
 
 def _openness(height: np.ndarray, covered: np.ndarray) -> np.ndarray:

@@ -40,9 +40,11 @@ def draw_all(split: str, indices: range) -> Iterator[tuple[bytes, int]]:
 def drawing_process(split: str) -> Iterator[subprocess.Popen]:
     """A process that draws pictures of a split; it imports what this one can."""
     path = os.pathsep.join(map(os.path.abspath, sys.path))
+    # With glibc, a fifth faster: memory of freed arrays is kept, not given back.
+    memory = {"MALLOC_TOP_PAD_": str(64 << 20)}
     worker = subprocess.Popen(
         [sys.executable, "-P", "-m", "train.data.drawing.worker", split],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, **memory, "PYTHONPATH": path},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

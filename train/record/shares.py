@@ -1,0 +1,45 @@
+"""The share of each kernel's gradient that the arm took, step by step."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+FILE = "removed.npz"
+
+
+class Shares:
+    """One row a step, one column a kernel; kept as `removed.npz`.
+
+    That file has `paths`, the kernels' paths, and `shares`, float32
+    `(steps, kernels)`, from the first step on.
+    """
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.rows: list[np.ndarray] = []
+
+    def append(self, removed: Mapping[str, float]) -> None:
+        """Adds a step: the share of each kernel, by path."""
+        self.paths = list(removed)
+        self.rows.append(np.fromiter(removed.values(), np.float32, len(removed)))
+
+    def load(self, folder: pathlib.Path, steps: int) -> None:
+        """Takes over the first `steps` of a run; NaN where its record has none."""
+        path = folder / FILE
+        if not path.exists():
+            self.rows = [np.array(np.nan, np.float32)] * steps
+            return
+        with np.load(path) as file:
+            self.paths = file["paths"].tolist()
+            self.rows = list(file["shares"][:steps])
+        self.rows += [np.array(np.nan, np.float32)] * (steps - len(self.rows))
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes the file so that a reader sees all of it or the one before."""
+        rows = [np.broadcast_to(row, len(self.paths)) for row in self.rows]
+        unfinished = folder / f"{FILE}.unfinished"
+        with unfinished.open("wb") as file:
+            np.savez(file, paths=np.array(self.paths), shares=np.stack(rows))
+        os.replace(unfinished, folder / FILE)

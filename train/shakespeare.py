@@ -1,0 +1,76 @@
+"""Command line: trains a decoder on tiny Shakespeare, with or without GC.
+
+python -m train.shakespeare --gc
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from train import command, config
+
+if TYPE_CHECKING:
+    from train.data import Text
+    from train.engine.task import Task
+
+MODULE = "train.shakespeare"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(config.Training):
+    """How a run trains."""
+
+    epochs: int = 4
+    """Passes over the training text, each without its last, smaller batch."""
+
+    batch_size: int = 32
+    """Passages of 64 bytes in a step."""
+
+    optimizer: config.Optimizer = "adamw"
+    """AdamW with decay 0.1 of the matrices; SGD with momentum 0.9; RMSprop; Adam."""
+
+    learning_rate: float = 3e-3
+    """Largest step size: it warms up to it, then falls on a cosine to 0."""
+
+    norm: Literal["layer", "rms"] = "layer"
+    """LayerNorm, or RMSNorm, which subtracts no mean."""
+
+    test: bool = True
+    """Open the test split, once, after the last epoch."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Training, config.Config):
+    """Trains a decoder to predict Shakespeare byte by byte, with or without GC."""
+
+    prefix: ClassVar[str] = "shakespeare-"
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
+    args = list(sys.argv[1:] if args is None else args)
+    return command.train_once(MODULE, Config, load, args)
+
+
+def load(options: Config) -> "Task":
+    """Returns the task of a run, with its text in memory."""
+    return task(options, load_data(options))
+
+
+def load_data(options: Training) -> "Text":
+    """Returns the text."""
+    from train import data
+
+    return data.load_text("tiny_shakespeare", options.data_dir)
+
+
+def task(options: Config, text: "Text") -> "Task":
+    """Returns the task of a run on a text that is in memory."""
+    from train.tasks.shakespeare import Shakespeare
+
+    return Shakespeare(text, norm=options.norm, test=options.test)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

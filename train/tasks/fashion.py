@@ -1,0 +1,104 @@
+"""Fashion-MNIST by a residual network with batch normalization, as the paper trains."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from train.data import Dataset
+from train.engine.optimizer import Recipe
+from train.engine.task import Examples, Scores, Variables
+from train.record.about import About
+from train.tasks.resnet import ResNet
+from train.tasks.scores import cross_entropy
+
+VALIDATION = 10_000  # the last of the published training images
+MEAN, DEVIATION = 73.0, 90.0  # of the pixels
+SHIFT = 2  # pixels, the most that a random crop moves an image
+
+
+class Fashion:
+    """Labelled images, a ResNet, and softmax cross-entropy."""
+
+    recipe = Recipe(decay={"sgd": 5e-4, "adamw": 5e-2}, warmup=0.1)
+    keeps_rest = False
+    per_turn = None
+
+    def __init__(self, dataset: Dataset, *, augmented: bool = True, test: bool = True):
+        """Makes the task.
+
+        Args:
+          dataset: the images as they are published.
+          augmented: whether to crop and flip the training images.
+          test: whether the test split may be opened.
+        """
+        self.augmented = augmented
+        self.model = ResNet(len(dataset.class_names))
+        self.image_shape = dataset.image_shape
+        images, labels = dataset.train.images, dataset.train.labels
+        self.splits = {
+            "train": (images[:-VALIDATION], labels[:-VALIDATION]),
+            "validation": (images[-VALIDATION:], labels[-VALIDATION:]),
+        }
+        if test:
+            self.splits["test"] = (dataset.test.images, dataset.test.labels)
+        self.about = about(dataset)
+
+    def init(self, key: Array) -> Variables:
+        """Returns fresh parameters and statistics."""
+        images = jnp.zeros((1, *self.image_shape))
+        return jax.jit(self.model.init)(key, images)
+
+    def train_scores(
+        self, variables: Variables, examples: Examples, keys: Array, weights: Array
+    ) -> tuple[Scores, Mapping[str, Any]]:
+        """Returns the scores with augmentation, and the running statistics after it."""
+        images, labels = examples
+        images = standardized(images)
+        if self.augmented:
+            images = jax.vmap(crop_and_flip)(keys, images)
+        logits, after = self.model.apply(
+            variables, images, weights, mutable=["batch_stats"]
+        )
+        return cross_entropy(logits, labels), after
+
+    def test_scores(self, variables: Variables, examples: Examples) -> Scores:
+        """Returns the scores of the images as they are, by the running statistics."""
+        images, labels = examples
+        return cross_entropy(self.model.apply(variables, standardized(images)), labels)
+
+
+def standardized(images: Array) -> Array:
+    """Returns uint8 pixels in float32, with mean 0 and deviation 1 over the set."""
+    return (images.astype(jnp.float32) - MEAN) / DEVIATION
+
+
+def crop_and_flip(key: Array, image: Array) -> Array:
+    """Returns an image `(H, W, C)` moved by up to `SHIFT` pixels and maybe mirrored.
+
+    What comes in from outside repeats the edge.
+    """
+    crop_key, flip_key = jax.random.split(key)
+    padded = jnp.pad(image, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
+    row, column = jax.random.randint(crop_key, (2,), 0, 2 * SHIFT + 1)
+    cropped = lax.dynamic_slice(padded, (row, column, 0), image.shape)
+    return jnp.where(jax.random.bernoulli(flip_key), cropped[:, ::-1], cropped)
+
+
+def about(dataset: Dataset) -> About:
+    """Returns what is told of the images."""
+    train, test = len(dataset.train) - VALIDATION, len(dataset.test)
+    return About(
+        name=dataset.name,
+        reason=dataset.reason,
+        unit="images",
+        sizes={
+            "train_images": train,
+            "validation_images": VALIDATION,
+            "test_images": test,
+        },
+        text=f"{train} training, {VALIDATION} validation and {test} test images, "
+        f"{dataset.image_shape} uint8, {len(dataset.class_names)} classes",
+    )

@@ -1,0 +1,114 @@
+"""A small residual network whose normalization sees the whole batch."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array, lax
+
+FEATURES = (24, 48, 96)  # of each block, which halves the sides
+STEM = 16
+MOMENTUM = 0.9  # of the running statistics
+EPSILON = 1e-5
+
+he = nn.initializers.he_normal()
+
+
+class BatchNorm(nn.Module):
+    """Normalizes each channel by the statistics of a whole batch, then scales it.
+
+    In training those are of all examples with a weight on all devices of the mesh's
+    axis "batch", however many each device has; `flax.linen.BatchNorm` would average
+    the devices' means.
+    """
+
+    @nn.compact
+    def __call__(self, x: Array, weights: Array | None) -> Array:
+        """Returns the normalized `x` of `(B, H, W, C)`.
+
+        Args:
+          x: activations.
+          weights: in training, the weight of each example, `(B,)`; None to use the
+            running statistics.
+        """
+        shape = x.shape[-1:]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        if weights is None:
+            mean, var = running_mean.value, running_var.value
+        else:
+            mean, var = batch_statistics(x, weights)
+            running_mean.value += (1 - MOMENTUM) * (mean - running_mean.value)
+            running_var.value += (1 - MOMENTUM) * (var - running_var.value)
+        factor = scale * lax.rsqrt(var + EPSILON)
+        shift = bias - mean * factor
+        return x * factor[None, None, None] + shift[None, None, None]
+
+
+def batch_statistics(x: Array, weights: Array) -> tuple[Array, Array]:
+    """Returns mean and variance of each channel over the batch on all devices.
+
+    Args:
+      x: this device's share, `(B, H, W, C)`.
+      weights: `(B,)`, one more than 0 on some device.
+    """
+    pixels = x.shape[1] * x.shape[2]
+    sums = jnp.stack([x.sum((1, 2)), jnp.square(x).sum((1, 2))])  # (2, B, C)
+    total = jnp.einsum("b,sbc->sc", weights, sums)
+    count = pixels * weights.sum()
+    total, count = lax.psum((total, count), "batch")
+    mean, square = total / count
+    return mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
+class Block(nn.Module):
+    """A pre-activation block of two 3x3 convolutions, added to a shortcut.
+
+    Attributes:
+      features: number of channels that come out.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array, weights: Array | None) -> Array:
+        """Returns `(B, ceil(H / 2), ceil(W / 2), features)` for `(B, H, W, C)`."""
+        x = nn.relu(BatchNorm()(x, weights))
+        shortcut = conv(self.features, 1, stride=2, name="shortcut")(x)
+        x = conv(self.features, 3, stride=2)(x)
+        x = nn.relu(BatchNorm()(x, weights))
+        return shortcut + conv(self.features, 3)(x)
+
+
+class ResNet(nn.Module):
+    """A pre-activation residual network, no kernel of which has a bias.
+
+    Attributes:
+      classes: number of classes.
+    """
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, images: Array, weights: Array | None = None) -> Array:
+        """Returns logits `(B, classes)`.
+
+        Args:
+          images: `(B, H, W, C)`, standardized.
+          weights: in training, the weight of each image in the batch's statistics,
+            `(B,)`, with the mesh's axis "batch" in reach; else None.
+        """
+        x = conv(STEM, 3)(images)
+        for features in FEATURES:
+            x = Block(features)(x, weights)
+        x = nn.relu(BatchNorm()(x, weights)).mean((1, 2))
+        return nn.Dense(self.classes, use_bias=False, kernel_init=he)(x)
+
+
+def conv(
+    features: int, side: int, stride: int = 1, name: str | None = None
+) -> nn.Module:
+    """Returns a convolution without bias."""
+    return nn.Conv(
+        features, (side, side), stride, use_bias=False, kernel_init=he, name=name
+    )

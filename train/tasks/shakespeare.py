@@ -1,0 +1,91 @@
+"""Predicting Shakespeare byte by byte."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from train.data import Text
+from train.engine.optimizer import Recipe
+from train.engine.task import Examples, Scores, Variables
+from train.record.about import About
+from train.tasks.decoder import Decoder, Norm
+from train.tasks.scores import cross_entropy
+
+LENGTH = 64  # bytes that are predicted in a passage, each from those before it
+
+
+def matrices(params: Any) -> Any:
+    """Tells the parameters that decay: kernels and tables, not a norm's scale."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+class Shakespeare:
+    """Passages of a text, a decoder, and the cross-entropy of each byte.
+
+    The scores of a passage are means over its bytes.
+    """
+
+    recipe = Recipe(decay={"adamw": 0.1, "sgd": 1e-4}, decays=matrices, warmup=0.1)
+    keeps_rest = False
+    per_turn = None
+
+    def __init__(self, text: Text, *, norm: Norm = "layer", test: bool = True):
+        """Makes the task.
+
+        Args:
+          text: the splits as bytes.
+          norm: of the decoder.
+          test: whether the test split may be opened.
+        """
+        self.model = Decoder(norm)
+        names = ("train", "validation", "test") if test else ("train", "validation")
+        self.splits = {name: passages(getattr(text, name)) for name in names}
+        self.about = about(text)
+
+    def init(self, key: Array) -> Variables:
+        """Returns fresh parameters."""
+        return jax.jit(self.model.init)(key, jnp.zeros((1, LENGTH), jnp.int32))
+
+    def train_scores(
+        self, variables: Variables, examples: Examples, keys: Array, weights: Array
+    ) -> tuple[Scores, Mapping[str, Any]]:
+        """Returns the scores: there is no randomness."""
+        del keys, weights
+        return self.test_scores(variables, examples), {}
+
+    def test_scores(self, variables: Variables, examples: Examples) -> Scores:
+        """Returns the scores of the passages."""
+        text = examples[0].astype(jnp.int32)
+        scores = cross_entropy(self.model.apply(variables, text[:, :-1]), text[:, 1:])
+        return jax.tree.map(lambda x: x.mean(-1), scores)
+
+
+def passages(text: np.ndarray) -> Examples:
+    """Returns the passages of a text, one after the other, uint8 `(N, LENGTH + 1)`.
+
+    Each begins with the byte that the last one ends with, which it does not predict. No
+    byte is copied.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(text, LENGTH + 1)
+    return (windows[::LENGTH],)
+
+
+def about(text: Text) -> About:
+    """Returns what is told of the text."""
+    sizes = {
+        f"{name}_bytes": len(getattr(text, name))
+        for name in ("train", "validation", "test")
+    }
+    train, validation, test = sizes.values()
+    return About(
+        name=text.name,
+        reason="as asked",
+        unit="passages",
+        sizes=sizes,
+        text=f"{train} training, {validation} validation and {test} test bytes, "
+        f"in passages of {LENGTH}",
+    )
