@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train import compare
+from train import compare, plan
 from train.record import statistics
 
 
@@ -12,7 +12,7 @@ def options(**kwargs):
 
 
 def test_every_seed_has_every_arm():
-    runs = compare.plan(options(seeds=2, first_seed=3))
+    runs = plan.plan(options(seeds=2, first_seed=3))
     assert list(runs) == [
         f"{arm}-seed{seed}" for seed in (3, 4) for arm in ("none", "gradient", "update")
     ]
@@ -23,7 +23,7 @@ def test_every_seed_has_every_arm():
 
 
 def test_arms_differ_in_nothing_else():
-    runs = compare.plan(options(seeds=1, optimizer="sgd", learning_rate=0.1, epochs=3))
+    runs = plan.plan(options(seeds=1, optimizer="sgd", learning_rate=0.1, epochs=3))
     fields = [
         {k: v for k, v in vars(run).items() if k not in ("gc", "placement", "workdir")}
         for run in runs.values()
@@ -33,13 +33,81 @@ def test_arms_differ_in_nothing_else():
 
 
 def test_the_published_protocol_trains_on_with_and_without_gc(tmp_path):
-    runs = compare.plan(options(protocol="published", seeds=1, out=tmp_path))
+    runs = plan.plan(options(protocol="published", seeds=1, out=tmp_path))
     assert list(runs) == ["first-seed0", "then-gc-seed0", "then-none-seed0"]
     first, then_gc, then_none = runs.values()
     assert first.init_from is None
     assert then_gc.init_from == then_none.init_from == first.workdir
     assert (first.gc, then_gc.gc, then_none.gc) == (False, True, False)
     assert then_gc.seed == then_none.seed != first.seed
+
+
+def test_rates_come_between_seeds_and_arms_and_into_the_names():
+    runs = plan.plan(
+        options(seeds=2, arms=("none", "gradient"), learning_rates=(0.01, 3e-5))
+    )
+    assert list(runs) == [
+        f"{arm}-lr{rate}-seed{seed}"
+        for seed in (0, 1)
+        for rate in ("0.01", "3e-05")
+        for arm in ("none", "gradient")
+    ]
+    assert {run.learning_rate for run in runs.values()} == {0.01, 3e-5}
+    one = plan.plan(options(seeds=1, arms=("none",), learning_rates=(0.01,)))
+    assert {name: run.learning_rate for name, run in one.items()} == {
+        "none-seed0": 0.01
+    }
+
+
+def test_subsets_and_the_placebo_are_arms():
+    runs = plan.plan(
+        options(
+            seeds=1, arms=("placebo", "only-first", "not-first"),
+            subsets=("first=Conv_0/*,Conv_1/*", "other=x"),
+        )
+    )  # fmt: skip
+    arms = [(r.gc, r.placebo, r.gc_only, r.gc_not) for r in runs.values()]
+    first = ("Conv_0/*", "Conv_1/*")
+    assert arms == [
+        (False, True, (), ()), (True, False, first, ()), (True, False, (), first),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--arms", "nothing"], "got nothing."),
+        (["--arms", "only-first"], "(none), got only-first."),
+        (["--arms", "none", "none"], "each arm once, got none none."),
+        (["--subsets", "first", "--arms", "only-first"], "NAME=PATTERN[,PATTERN...]"),
+        (["--learning-rates", "0.1", "0.1"], "each rate once, got 0.1 0.1."),
+        (["--learning-rates", "0"], "--learning-rate must be a positive number"),
+        (["--seeds=0"], "--seeds must be at least 1, got 0."),
+        (["--jobs=0"], "--jobs must be at least 1, got 0."),
+        (
+            ["--task=fashion", "--protocol=published"],
+            "--protocol published is for horses, got fashion.",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_comparison_that_makes_no_sense_is_one_line(args, message, capsys, tmp_path):
+    assert compare.main([*args, f"--out={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "optimizer"),
+    [("horses", "rmsprop"), ("fashion", "sgd"), ("shakespeare", "adamw")],
+)
+def test_each_task_has_its_own_defaults(task, optimizer):
+    cls = compare.options_of([f"--task={task}"])
+    made = cls(task=task, seeds=1, arms=("none",))
+    (run,) = plan.plan(made).values()
+    assert type(run) is plan.TASKS[task].Config
+    assert run.optimizer == optimizer
 
 
 @pytest.fixture(scope="module")

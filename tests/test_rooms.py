@@ -12,9 +12,6 @@ LEVELS = {
     "train.record": 2,
     "train.engine": 3,
     "train.data": 4,
-    "train.rendered": 4,
-    "train.drawing": 4,
-    "train.cues": 4,
     "train.tasks": 5,
     "train": 6,  # the commands
 }

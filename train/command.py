@@ -37,11 +37,16 @@ def run(work: Callable[[Stop], None], *, debug: bool) -> int:
 
 def complain(error: Failure | OSError) -> int:
     """Tells the user of an error in one line and returns the exit status."""
+    print(f"error: {message(error)}", file=sys.stderr, flush=True)
+    return error.status if isinstance(error, Failure) else 1
+
+
+def message(error: Failure | OSError) -> str:
+    """Returns what an error says, in one line."""
     text = str(error)
     if isinstance(error, OSError) and error.filename:
         text = f"{error.strerror}: {error.filename}"
-    print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
-    return error.status if isinstance(error, Failure) else 1
+    return " ".join(text.split())
 
 
 def train_once(

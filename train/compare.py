@@ -1,135 +1,92 @@
-"""Command line: the same training with and without GC, over paired seeds.
+"""Command line: compares training with and without GC, over paired seeds.
 
     python -m train.compare --seeds 5
 
-Within a seed all arms share the initial parameters, the order of the images, their
+Within a seed all arms share the initial parameters, the order of the examples, their
 augmentation and dropout. A finished run is never repeated; call it again to go on.
 """
 
+import argparse
 import dataclasses
 import functools
-import pathlib
 import sys
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import tyro
 
-from train import command, config, horses
-from train.config import prepare_jax
-from train.faults import Stop, UsageError
-from train.horses import Config, Training
+from train import command, config, fashion, horses, jobs, plan, shakespeare
+from train.config import Config
+from train.faults import Stop
 from train.record import workdir
-
-Arm = Literal["none", "gradient", "update"]
-Protocol = Literal["paired", "published"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison(Training):
+class Comparison(horses.Training, plan.Options):
     """Compares arms: no GC, GC on the gradient, GC on the optimizer's update."""
 
-    protocol: Protocol = "paired"
-    """All arms from fresh parameters, or on from a first run, as in the example."""
 
-    arms: tuple[Arm, ...] = ("none", "gradient", "update")
-    """Arms of the paired protocol."""
-
-    seeds: int = 5
-    """Number of seeds; they count from --first-seed."""
-
-    first_seed: int = 0
-    """The first seed."""
-
-    out: pathlib.Path = pathlib.Path("runs/compare")
-    """Folder for the runs' records, one folder a run, and the pictures."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FashionComparison(fashion.Training, plan.Options):
+    """Compares arms on Fashion-MNIST: no GC, GC on the gradient, on the update."""
 
 
-def plan(options: Comparison) -> dict[str, Config]:
-    """Returns the configuration of every run by its name, in the order to run them."""
-    shared = {
-        field.name: getattr(options, field.name)
-        for field in dataclasses.fields(Training)
-    }
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    runs = paired if options.protocol == "paired" else published
-    named = {
-        f"{name}-seed{seed}": arm for seed in seeds for name, arm in runs(options, seed)
-    }
-    return {
-        name: Config(**shared, **arm, workdir=options.out / name, resume=True)
-        for name, arm in named.items()
-    }
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShakespeareComparison(shakespeare.Training, plan.Options):
+    """Compares arms on tiny Shakespeare: no GC, GC on the gradient, on the update."""
 
 
-def paired(options: Comparison, seed: int) -> list[tuple[str, dict]]:
-    """Returns the arms of a seed, each from the same fresh parameters."""
-    placed = {"none": {"gc": False}, "gradient": {"gc": True}}
-    placed["update"] = {"gc": True, "placement": "update"}
-    return [(arm, {**placed[arm], "seed": seed}) for arm in options.arms]
-
-
-def published(options: Comparison, seed: int) -> list[tuple[str, dict]]:
-    """Returns the example's two halves, and the second half without GC."""
-    first = options.out / f"first-seed{seed}"
-    # Another seed for the second half: it is to see new augmentation and dropout.
-    on = {"seed": seed + 1000, "init_from": first}
-    return [
-        ("first", {"gc": False, "seed": seed}),
-        ("then-gc", {"gc": True, **on}),
-        ("then-none", {"gc": False, **on}),
-    ]
+COMPARISONS = {
+    "horses": Comparison,
+    "fashion": FashionComparison,
+    "shakespeare": ShakespeareComparison,
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
-    options = tyro.cli(Comparison, args=args, prog="python -m train.compare")
+    args = list(sys.argv[1:] if args is None else args)
+    options = tyro.cli(options_of(args), args=args, prog="python -m train.compare")
     return command.run(functools.partial(compare, options), debug=options.debug)
 
 
-def compare(options: Comparison, stop: Stop) -> None:
+def options_of(args: Sequence[str]) -> type[plan.Options]:
+    """Returns the options of the task that a command line names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--task", default="horses")
+    named, _ = parser.parse_known_args(args)
+    return COMPARISONS.get(named.task, Comparison)
+
+
+def compare(options: plan.Options, stop: Stop) -> None:
     """Runs what is not finished yet and shows the outcome of all."""
-    check_options(options)
-    runs = plan(options)
+    options.check()
+    runs = plan.plan(options)
     for run in runs.values():
         # A later half starts from a first one that need not be there yet.
         config.Config.check(run)
         workdir.claim(run)
-    prepare_jax()
+    config.prepare_jax()
     run_all(options, runs, stop)
     show(options)
 
 
-def check_options(options: Comparison) -> None:
-    """Raises a `UsageError` that names the first option out of its range."""
-    if options.seeds < 1:
-        raise UsageError(f"--seeds must be at least 1, got {options.seeds}.")
-    if not options.arms or len(set(options.arms)) < len(options.arms):
-        raise UsageError(
-            f"--arms must name each arm once, got {' '.join(options.arms) or 'none'}."
-        )
-
-
-def run_all(options: Comparison, runs: dict[str, Config], stop: Stop) -> None:
+def run_all(options: plan.Options, runs: Mapping[str, Config], stop: Stop) -> None:
     """Runs what is not finished yet, showing how far it is and the time left."""
     import rich.console
 
-    from train.engine import fit
-    from train.record import overall
+    from train.record.overall import Overall
 
-    open_runs = [
-        run for run in runs.values() if not (run.workdir / "summary.json").exists()
-    ]
+    open_runs = [run for run in runs.values() if not workdir.is_over(run.workdir)]
     screen = rich.console.Console()
     screen.print(f"{len(runs) - len(open_runs)} of {len(runs)} runs are finished.")
     if not open_runs:
         return
-    dataset = horses.load_data(options)
-    progress = overall.Overall(screen, sum(map(epochs_left, open_runs)))
-    with progress.progress:
-        for run in open_runs:
-            member = overall.Member(run.workdir, progress)
-            fit.fit(run, horses.task(run, dataset), member, stop)
+    overall = Overall(screen, sum(map(epochs_left, open_runs)))
+    with overall.progress:
+        if options.jobs == 1:
+            jobs.one_by_one(options.task, options, open_runs, overall, stop)
+        else:
+            jobs.some_at_a_time(options.task, options, open_runs, overall)
 
 
 def epochs_left(run: Config) -> int:
@@ -138,26 +95,41 @@ def epochs_left(run: Config) -> int:
     return run.epochs - len(done)
 
 
-def show(options: Comparison) -> None:
+def show(options: plan.Options) -> None:
     """Prints the tables and draws the pictures of the finished runs."""
     from train.record import pictures, statistics
 
     runs = statistics.read_runs(options.out)
+    if not runs:
+        print("\nNo run came to its end.")
+        return
+    tables, pictured = {}, ["curves.png", "drift.png", "energy.png", "times.png"]
+    at = ""
+    if len(plan.rates(options)) > 1:
+        metric = statistics.chosen_by(runs)
+        name = statistics.METRICS[metric]
+        tables[f"{name.capitalize()} at each learning rate"] = statistics.rates_table(
+            runs, metric
+        )
+        pictures.plot_rates(runs, metric, options.out / "rates.png")
+        pictured.append("rates.png")
+        runs = statistics.at_best_rates(runs, metric)
+        at = f", each arm at the rate of its lowest {name}"
     baseline = "none" if options.protocol == "paired" else "then-none"
-    tables = {
-        "Last epoch, mean and standard deviation over seeds": statistics.arms_table(
-            runs
+    tables |= {
+        f"Last epoch, mean and standard deviation over seeds{at}": (
+            statistics.arms_table(runs)
         ),
-        "Paired differences, with the 95 % t-interval of their mean": (
+        f"Paired differences, with the 95 % t-interval of their mean{at}": (
             statistics.differences_table(runs, baseline)
         ),
-        "Every run": statistics.raw_table(runs),
+        f"Every run{at}": statistics.raw_table(runs),
     }
     for title, (header, rows) in tables.items():
         if rows:
             print(f"\n{title}\n\n{statistics.terminal_table(header, rows)}")
     pictures.plot_all(runs, options.out)
-    print(f"\nPictures in {options.out}: curves.png, drift.png, energy.png, times.png")
+    print(f"\nPictures in {options.out}: {', '.join(pictured)}")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ class Overall:
         else:
             self.console.print(f"{line}   {left} left", highlight=False, soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        self.console.print(f"warning: {text}", soft_wrap=True)
+
 
 class Member(Reporter):
     """Keeps the record of one run of many, and shows its epochs among theirs."""
@@ -74,4 +77,4 @@ class Member(Reporter):
         self.overall.epoch(self.workdir.name, metrics, self.config.epochs)
 
     def warn(self, text: str) -> None:
-        self.overall.console.print(f"warning: {text}", soft_wrap=True)
+        self.overall.warn(text)

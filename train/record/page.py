@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 from train.record.pictures import plot_all
 from train.record.statistics import (
-    METRICS,
     Run,
     arms_table,
     by_arm,
     differences_table,
     final,
     markdown_table,
+    measured,
     raw_table,
     read_run,
     read_runs,
@@ -110,7 +110,7 @@ def search_text(root: pathlib.Path) -> str:
     rows = [
         [
             f"{run.config['config']['learning_rate']:g}",
-            *(f"{run.summary[metric]:.4f}" for metric in METRICS),
+            *(f"{run.summary[metric]:.4f}" for metric in measured(runs)),
         ]
         for run in runs
     ]
@@ -119,7 +119,7 @@ def search_text(root: pathlib.Path) -> str:
             "## The learning rate of SGD",
             f"```sh\n{SEARCH_COMMAND}\n```",
             "`none` at seed 100; the lowest training loss decides:",
-            markdown_table(["learning rate", *METRICS.values()], rows),
+            markdown_table(["learning rate", *measured(runs).values()], rows),
         ]
     )
 

@@ -7,13 +7,25 @@ from typing import Any
 import numpy as np
 
 from train.record.console import Metrics
-from train.record.statistics import Run, by_arm, measured
+from train.record.statistics import (
+    METRICS,
+    Run,
+    by_arm,
+    by_rate,
+    final,
+    measured,
+)
 
 SPLITS = {"train": "training", "validation": "validation", "test": "held-out"}
 COLORS = {
-    "none": "0.35", "gradient": "C0", "update": "C1",
+    "none": "0.35", "gradient": "C0", "update": "C1", "placebo": "C2",
     "first": "0.7", "then-none": "0.35", "then-gc": "C0",
 }  # fmt: skip
+
+
+def color(arm: str) -> str:
+    """Returns the arm's color; subsets have one by their name."""
+    return COLORS.get(arm) or f"C{3 + sum(arm.encode()) % 7}"
 
 
 def series(runs: Sequence[Run], metric: str) -> np.ndarray:
@@ -43,7 +55,8 @@ def plot_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
     """Draws each arm's metrics over the epochs: mean, and a band of one deviation."""
     from matplotlib.figure import Figure
 
-    metrics = measured(runs)
+    # A test split that was opened once has no curve.
+    metrics = {k: v for k, v in measured(runs).items() if k in runs[0].epochs[0]}
     columns = len(metrics) // 2  # training, and held-out where it was measured
     figure = Figure(figsize=(5 * columns, 6.4), layout="constrained")
     panels = figure.subplots(2, columns, squeeze=False).T.flat
@@ -53,14 +66,34 @@ def plot_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
             epochs, mean = 1 + np.arange(values.shape[1]), values.mean(0)
             deviation = values.std(0, ddof=1) if len(values) > 1 else 0 * mean
             label = f"{arm} (n = {len(members)})"
-            panel.plot(epochs, mean, color=COLORS[arm], label=label)
+            panel.plot(epochs, mean, color=color(arm), label=label)
             panel.fill_between(
                 epochs, mean - deviation, mean + deviation,
-                color=COLORS[arm], alpha=0.18, linewidth=0,
+                color=color(arm), alpha=0.18, linewidth=0,
             )  # fmt: skip
         panel.set_title(name.capitalize())
     tidy(figure.axes)
     figure.axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def plot_rates(runs: Sequence[Run], metric: str, path: pathlib.Path) -> None:
+    """Draws a metric at the end over the learning rate: a dot a run, a line an arm."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    panel = figure.subplots()
+    for arm, members in by_arm(runs).items():
+        rates = by_rate(members)
+        means = [final(at_rate, metric).mean() for at_rate in rates.values()]
+        panel.plot(list(rates), means, color=color(arm), label=arm)
+        every = [run.rate for run in members]
+        panel.plot(every, final(members, metric), ".", color=color(arm), alpha=0.5)
+    panel.set_xscale("log")
+    panel.set_xlabel("learning rate")
+    panel.set_ylabel(METRICS[metric])
+    panel.legend(frameon=False)
+    panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
 
 
@@ -98,7 +131,7 @@ def plot_times(runs: Sequence[Run], path: pathlib.Path) -> None:
     for row, (arm, members) in enumerate(arms.items()):
         seconds = series(members, "epoch_seconds").ravel()
         height = row + np.linspace(-0.2, 0.2, len(seconds))
-        panel.plot(seconds, height, ".", color=COLORS[arm], alpha=0.5)
+        panel.plot(seconds, height, ".", color=color(arm), alpha=0.5)
         panel.plot([np.median(seconds)] * 2, [row - 0.35, row + 0.35], color="black")
     panel.set_yticks(range(len(arms)), list(arms))
     panel.invert_yaxis()

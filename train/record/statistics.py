@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +12,13 @@ import numpy as np
 METRICS = {
     "train_loss": "training loss",
     "train_accuracy": "training accuracy",
+    "validation_loss": "validation loss",
+    "validation_accuracy": "validation accuracy",
     "test_loss": "held-out loss",
     "test_accuracy": "held-out accuracy",
 }
 CONFIDENCE = 0.95
+ARMS = ("none", "gradient", "update", "placebo", "first", "then-none", "then-gc")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Run:
     """
 
     arm: str
+    rate: float
     seed: int
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
@@ -34,15 +39,15 @@ class Run:
 
 
 def read_runs(folder: pathlib.Path) -> list[Run]:
-    """Returns the finished runs in the folders `ARM-seedN` of `folder`, in order."""
+    """Returns the finished runs in the folders of a comparison, in order."""
     paths = sorted(path.parent for path in folder.glob("*-seed*/summary.json"))
     runs = [read_run(path) for path in paths]
-    return sorted(runs, key=lambda run: (arm_order(run.arm), run.seed))
+    return sorted(runs, key=lambda run: (arm_order(run.arm), run.rate, run.seed))
 
 
 def read_run(path: pathlib.Path) -> Run:
-    """Returns the finished run in a folder that is called `ARM-seedN`."""
-    arm, seed = path.name.rsplit("-seed", 1)
+    """Returns the finished run in a folder called `ARM-seedN` or `ARM-lrR-seedN`."""
+    arm, seed = re.fullmatch(r"(.+?)(?:-lr.+)?-seed(\d+)", path.name).groups()
     config, summary = (
         json.loads((path / name).read_text())
         for name in ("config.json", "summary.json")
@@ -51,7 +56,8 @@ def read_run(path: pathlib.Path) -> Run:
         [json.loads(line) for line in (path / name).read_text().splitlines()]
         for name in ("metrics.jsonl", "diagnostics.jsonl")
     )
-    return Run(arm, int(seed), config, summary, epochs, diagnostics)
+    rate = config["config"]["learning_rate"]
+    return Run(arm, rate, int(seed), config, summary, epochs, diagnostics)
 
 
 def measured(runs: Iterable[Run]) -> dict[str, str]:
@@ -59,13 +65,13 @@ def measured(runs: Iterable[Run]) -> dict[str, str]:
     return {
         metric: name
         for metric, name in METRICS.items()
-        if all(run.summary[metric] is not None for run in runs)
+        if all(run.summary.get(metric) is not None for run in runs)
     }
 
 
-def arm_order(arm: str) -> int:
-    order = ("none", "gradient", "update", "first", "then-none", "then-gc")
-    return order.index(arm)
+def arm_order(arm: str) -> tuple[int, str]:
+    """Returns what arms are sorted by: those of subsets come last."""
+    return (ARMS.index(arm) if arm in ARMS else len(ARMS)), arm
 
 
 def by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -160,6 +166,46 @@ def raw_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
         seconds = f"{run.summary['total_seconds']:.0f}"
         rows.append([run.arm, str(run.seed), *metrics, seconds])
     return header, rows
+
+
+def chosen_by(runs: Sequence[Run]) -> str:
+    """Returns the metric by which a rate is chosen: never one of the test split."""
+    return "validation_loss" if "validation_loss" in measured(runs) else "train_loss"
+
+
+def by_rate(runs: Iterable[Run]) -> dict[float, list[Run]]:
+    rates: dict[float, list[Run]] = {}
+    for run in runs:
+        rates.setdefault(run.rate, []).append(run)
+    return dict(sorted(rates.items()))
+
+
+def rates_table(runs: Sequence[Run], metric: str) -> tuple[list[str], list[list[str]]]:
+    """Returns header and rows: a metric of each arm at each rate, and of how many."""
+    arms = by_arm(runs)
+    rows = []
+    for rate in by_rate(runs):
+        cells = []
+        for members in arms.values():
+            at_rate = [run for run in members if run.rate == rate]
+            cell = f"{spread(final(at_rate, metric))} (n = {len(at_rate)})"
+            cells.append(cell if at_rate else "-")
+        rows.append([f"{rate:g}", *cells])
+    return ["learning rate", *arms], rows
+
+
+def at_best_rates(runs: Sequence[Run], metric: str) -> list[Run]:
+    """Returns each arm's runs at the rate with its lowest mean of a metric.
+
+    Only rates with as many seeds as any of the arm's come into question.
+    """
+    best = []
+    for members in by_arm(runs).values():
+        rates = by_rate(members).values()
+        most = max(map(len, rates))
+        whole = [at_rate for at_rate in rates if len(at_rate) == most]
+        best += min(whole, key=lambda at_rate: final(at_rate, metric).mean())
+    return best
 
 
 SHORT = {

@@ -10,6 +10,13 @@ from typing import Any
 from train.config import NOT_RESULTS, Config
 from train.faults import UsageError
 
+DIVERGED = "diverged.txt"  # in the folder of a comparison's run that did
+
+
+def is_over(path: pathlib.Path) -> bool:
+    """Tells whether the run in a folder has ended, or diverged in a comparison."""
+    return any((path / name).exists() for name in ("summary.json", DIVERGED))
+
 
 def claim(config: Config) -> pathlib.Path:
     """Returns the run's folder: a new one, or with --resume the one it left.

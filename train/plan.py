@@ -1,0 +1,160 @@
+"""Which runs a comparison is made of: arms x learning rates x seeds."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, Literal
+
+from train import fashion, horses, shakespeare
+from train.config import Config
+from train.faults import UsageError
+
+TASKS = {"horses": horses, "fashion": fashion, "shakespeare": shakespeare}
+ARMS: dict[str, dict[str, Any]] = {
+    "none": {"gc": False},
+    "gradient": {"gc": True},
+    "update": {"gc": True, "placement": "update"},
+    "placebo": {"placebo": True},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a comparison has beside how its runs train."""
+
+    task: Literal["horses", "fashion", "shakespeare"] = "horses"
+    """What is trained. Its own options and defaults are listed with it and --help."""
+
+    protocol: Literal["paired", "published"] = "paired"
+    """All arms from fresh parameters, or on from a first run, as in the example."""
+
+    arms: tuple[str, ...] = ("none", "gradient", "update")
+    """Arms of the paired protocol, of none, gradient, update, placebo, and only-NAME or
+    not-NAME: the gradient of the kernels of a subset, or of all others."""
+
+    subsets: tuple[str, ...] = ()
+    """Named subsets of kernels, each NAME=PATTERN[,PATTERN...]: first=Conv_0/*"""
+
+    learning_rates: tuple[float, ...] = ()
+    """Rates to run each arm at; by default the one of --learning-rate."""
+
+    seeds: int = 5
+    """Number of seeds; they count from --first-seed."""
+
+    first_seed: int = 0
+    """The first seed."""
+
+    jobs: int = 1
+    """Runs at a time, each on its share of the cores."""
+
+    out: pathlib.Path = pathlib.Path("runs/compare")
+    """Folder for the runs' records, one folder a run, and the pictures."""
+
+    def check(self) -> None:
+        """Raises a `UsageError` that names the first option out of its range."""
+        for name in ("seeds", "jobs"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"--{name} must be at least 1, got {getattr(self, name)}."
+                )
+        for name in ("arms", "learning_rates"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values) or (name == "arms" and not values):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} must name each "
+                    f"{'arm' if name == 'arms' else 'rate'} once, "
+                    f"got {' '.join(map(str, values)) or 'none'}."
+                )
+        if self.protocol == "published" and self.task != "horses":
+            raise UsageError(f"--protocol published is for horses, got {self.task}.")
+
+
+def module(options: Options) -> ModuleType:
+    """Returns the command that trains the task once."""
+    return TASKS[options.task]
+
+
+def rates(options: Any) -> tuple[float, ...]:
+    """Returns the learning rates of the comparison."""
+    return options.learning_rates or (options.learning_rate,)
+
+
+def plan(options: Any) -> dict[str, Config]:
+    """Returns the configuration of every run by its name, in the order to run them.
+
+    All arms and rates of a seed come before the next seed, so that there is a whole
+    picture early, if a coarse one.
+
+    Args:
+      options: an `Options` that is also the task's `Training`.
+    """
+    task = module(options)
+    shared = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(task.Training)
+    }
+    runs = paired if options.protocol == "paired" else published
+    return {
+        name: task.Config(**{**shared, **arm}, workdir=options.out / name, resume=True)
+        for seed in range(options.first_seed, options.first_seed + options.seeds)
+        for rate in rates(options)
+        for name, arm in runs(options, seed, rate)
+    }
+
+
+def paired(
+    options: Any, seed: int, rate: float
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the name and options of a seed's arms, from the same fresh parameters."""
+    for arm in options.arms:
+        fields = {**arm_options(options, arm), "seed": seed, "learning_rate": rate}
+        yield run_name(options, arm, seed, rate), fields
+
+
+def published(
+    options: Any, seed: int, rate: float
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the example's two halves, and the second half without GC."""
+    first = run_name(options, "first", seed, rate)
+    yield first, {"gc": False, "seed": seed, "learning_rate": rate}
+    for arm, gc in (("then-gc", True), ("then-none", False)):
+        # Another seed for the second half: it is to see new augmentation and dropout.
+        fields = {"gc": gc, "seed": seed + 1000, "init_from": options.out / first}
+        yield run_name(options, arm, seed, rate), fields | {"learning_rate": rate}
+
+
+def run_name(options: Any, arm: str, seed: int, rate: float) -> str:
+    """Returns the name of a run's folder, with the rate if there are several."""
+    if len(rates(options)) == 1:
+        return f"{arm}-seed{seed}"
+    return f"{arm}-lr{rate:g}-seed{seed}"
+
+
+def arm_options(options: Options, arm: str) -> dict[str, Any]:
+    """Returns the options that make an arm.
+
+    Raises:
+      UsageError: if there is no such arm.
+    """
+    if arm in ARMS:
+        return ARMS[arm]
+    named = {name: patterns.split(",") for name, patterns in subsets(options)}
+    kind, _, name = arm.partition("-")
+    if kind not in ("only", "not") or name not in named:
+        raise UsageError(
+            f"--arms must be of {', '.join(ARMS)}, only-NAME and not-NAME, with NAME "
+            f"one of --subsets ({', '.join(named) or 'none'}), got {arm}."
+        )
+    return {"gc": True, f"gc_{kind}": tuple(named[name])}
+
+
+def subsets(options: Options) -> Iterator[tuple[str, str]]:
+    """Yields the name of each subset of kernels and its patterns."""
+    for subset in options.subsets:
+        name, equals, patterns = subset.partition("=")
+        if not (name and equals and patterns):
+            raise UsageError(
+                f"--subsets must be NAME=PATTERN[,PATTERN...], got {subset}."
+            )
+        yield name, patterns
