@@ -1,5 +1,11 @@
 """Paired arms: what is run, what is shared, what is not run twice."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 
@@ -151,6 +157,70 @@ def test_arms_see_the_same_first_batch(compared):
     assert all(0 < value < 1 for value in energies[0].values())
     losses = [run.epochs[0]["train_loss"] for run in runs.values()]
     np.testing.assert_allclose(losses, losses[0], rtol=0.05)
+
+
+def sweep(small_data_dir, out, *args):
+    """The command that runs two rates at a time."""
+    return [
+        sys.executable, "-m", "train.compare", "--dataset=pictures",
+        f"--data-dir={small_data_dir}", "--batch-size=4", "--optimizer=sgd",
+        "--seeds=1", "--arms", "gradient", "--jobs=2", f"--out={out}", *args,
+    ]  # fmt: skip
+
+
+TWO_CORES = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="two cores are needed"
+)
+
+
+@TWO_CORES
+def test_rates_run_two_at_a_time_and_one_that_diverges_is_over(
+    small_data_dir, tmp_path
+):
+    command = sweep(
+        small_data_dir, tmp_path, "--epochs=1", "--learning-rates", "0.01", "1e25"
+    )
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0 of 2 runs are finished.")
+    assert "gradient-lr1e+25-seed0 has diverged: the loss is" in done.stdout
+    (found,) = statistics.read_runs(tmp_path)
+    assert (found.arm, found.rate) == ("gradient", 0.01)
+    assert found.config["devices"] == ["cpu"]
+    assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.stdout.startswith("2 of 2 runs are finished.")
+    _, title, table = done.stdout.partition("Training loss at each learning rate")
+    assert title
+    assert again.stdout.endswith(title + table)
+
+
+@TWO_CORES
+def test_a_stopped_comparison_saves_the_runs_in_hand(small_data_dir, tmp_path):
+    command = sweep(
+        small_data_dir, tmp_path, "--epochs=1000", "--learning-rates", "0.01", "0.02"
+    )
+    folders = [tmp_path / f"gradient-lr{rate}-seed0" for rate in ("0.01", "0.02")]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        wait_for_lines(process, folders)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        error = process.stderr.read()
+    assert error == "error: stopped by SIGTERM. Go on by repeating the command.\n"
+    for folder in folders:
+        lines = (folder / "metrics.jsonl").read_text().count("\n")
+        saved = max(int(path.name) for path in (folder / "checkpoints").iterdir())
+        assert 3 * lines <= saved <= 3 * lines + 3
+
+
+def wait_for_lines(process, folders):
+    """Waits until each of some runs has finished an epoch."""
+    deadline = time.monotonic() + 240
+    while not all((folder / "metrics.jsonl").exists() for folder in folders):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_placement_without_gc_is_refused(capsys):

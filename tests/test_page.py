@@ -4,6 +4,7 @@ import itertools
 import pathlib
 
 import numpy as np
+import pytest
 from scipy import stats
 
 from train.record import page, pictures, statistics
@@ -58,6 +59,57 @@ def test_tables_hold_every_arm_and_every_value():
     assert rows[0][-1] == "-0.1000, -0.0900, -0.0800"
     header, rows = statistics.raw_table(RUNS)
     assert len(rows) == 6
+
+
+def at_rates(arm, losses):
+    """Runs of seeds 0, 1, ... at each rate."""
+    return [
+        statistics.Run(
+            arm, rate, seed, {}, {"train_loss": 9 - loss, "validation_loss": loss}, [],
+            [],
+        )
+        for rate, of_seeds in losses.items()
+        for seed, loss in enumerate(of_seeds)
+    ]  # fmt: skip
+
+
+SWEEP = at_rates("none", {0.1: [1.0, 1.2], 0.3: [0.5, 0.9], 1.0: [0.1]})
+SWEEP += at_rates("gradient", {0.1: [0.8, 0.8], 0.3: [0.9, 0.7], 1.0: [0.9, 0.9]})
+
+
+def test_a_rate_is_chosen_on_validation_by_the_mean_over_all_seeds():
+    assert statistics.chosen_by(SWEEP) == "validation_loss"
+    assert statistics.chosen_by(RUNS) == "train_loss"
+    best = statistics.at_best_rates(SWEEP, "validation_loss")
+    assert [(r.arm, r.rate, r.seed) for r in best] == [
+        ("none", 0.3, 0), ("none", 0.3, 1), ("gradient", 0.1, 0), ("gradient", 0.1, 1),
+    ]  # fmt: skip
+
+
+def test_rates_stand_beside_each_other_with_their_seeds():
+    header, rows = statistics.rates_table(SWEEP, "validation_loss")
+    assert header == ["learning rate", "none", "gradient"]
+    assert [row[0] for row in rows] == ["0.1", "0.3", "1"]
+    assert rows[0][1:] == ["1.1000 ± 0.1414 (n = 2)", "0.8000 ± 0.0000 (n = 2)"]
+    assert rows[2][1] == "0.1000 (n = 1)"
+
+
+@pytest.mark.parametrize(
+    ("name", "arm", "seed"),
+    [
+        ("none-seed3", "none", 3),
+        ("then-gc-seed10", "then-gc", 10),
+        ("only-first-lr1e-05-seed2", "only-first", 2),
+    ],
+)
+def test_a_runs_folder_tells_its_arm_and_seed(name, arm, seed, tmp_path):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "config.json").write_text('{"config": {"learning_rate": 0.5}}')
+    for file in ("summary.json", "metrics.jsonl", "diagnostics.jsonl"):
+        (folder / file).write_text("{}\n")
+    (run,) = statistics.read_runs(tmp_path)
+    assert (run.arm, run.rate, run.seed) == (arm, 0.5, seed)
 
 
 def test_the_committed_page_is_the_one_its_records_make():

@@ -14,6 +14,8 @@ from train.faults import Failure, Interrupted, Stop, UsageError
 from train.plan import TASKS, rates
 from train.record import workdir
 
+REMEDY = "Go on by repeating the command."
+
 
 class Listener(Protocol):
     """Who is told how the runs go on."""
@@ -81,16 +83,15 @@ def some_at_a_time(
         )
         for cores in shares_of_cores(options.jobs)
     ]
-    with started(workers):
-        while any(worker.is_alive() for worker in workers) or not news.empty():
-            with contextlib.suppress(queue.Empty):
-                name, *told = news.get(timeout=0.2)
-                hear(listener, name, *told)
-            if any(worker.exitcode for worker in workers):
-                raise Failure(
-                    "a process of the comparison was lost. Go on by repeating the "
-                    "command."
-                )
+    try:
+        with started(workers):
+            while any(worker.is_alive() for worker in workers) or not news.empty():
+                with contextlib.suppress(queue.Empty):
+                    hear(listener, *news.get(timeout=0.2))
+                if any(worker.exitcode for worker in workers):
+                    raise Failure(f"a process of the comparison was lost. {REMEDY}")
+    except Interrupted as error:
+        raise Interrupted(error.signum, REMEDY) from error
 
 
 def hear(listener: Listener, name: str, *told: Any) -> None:
