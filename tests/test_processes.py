@@ -15,6 +15,17 @@ import pytest
 from train.engine import checkpoint
 
 EPOCHS = 8
+FASHION = """
+import sys, numpy as np
+from train import data, fashion
+from train.tasks import fashion as task
+
+rng, labels = np.random.default_rng(0), np.arange(20, dtype=np.int32) % 3
+split = data.Split(rng.integers(0, 256, (20, 8, 8, 1), np.uint8), labels)
+dataset = data.Dataset("small", "as asked", ("a", "b", "c"), split, split)
+data.load, task.VALIDATION = (lambda name, data_dir: dataset), 5
+sys.exit(fashion.main(["--epochs=1", "--batch-size=5", *sys.argv[1:]]))
+"""
 
 
 def free_port():
@@ -24,13 +35,18 @@ def free_port():
 
 def start(data_dir, workdir, count, *args, epochs=EPOCHS):
     """Starts `count` processes of one device each, as on as many hosts."""
+    command = [
+        "-m", "train.horses", "--gc", "--dataset=pictures", f"--data-dir={data_dir}",
+        "--batch-size=5", f"--epochs={epochs}", *args,
+    ]  # fmt: skip
+    return start_command(command, workdir, count)
+
+
+def start_command(command, workdir, count):
+    """Starts `count` processes of Python with the same arguments."""
     address = f"127.0.0.1:{free_port()}"
     env = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
     env.pop("XLA_FLAGS", None)
-    command = [
-        sys.executable, "-m", "train.horses", "--gc", "--dataset=pictures",
-        f"--data-dir={data_dir}", "--batch-size=5", f"--epochs={epochs}", *args,
-    ]  # fmt: skip
     processes = []
     for i in range(count):
         # Only the first one's folder is used: hosts need not share a disk.
@@ -41,7 +57,7 @@ def start(data_dir, workdir, count, *args, epochs=EPOCHS):
             more += [f"--process-id={i}"]
         processes.append(
             subprocess.Popen(
-                [*command, *more],
+                [sys.executable, *command, *more],
                 env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
         )  # fmt: skip
@@ -87,6 +103,21 @@ def test_processes_train_as_one_does_and_only_the_first_writes(
     said = [line for output in others for line in output.splitlines()]
     assert all(line.startswith("[Gloo]") for line in said)  # the transport's own
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_batch_statistics_are_those_of_all_processes(tmp_path):
+    trees = []
+    for count in (1, 2):
+        workdir = tmp_path / str(count) / "run"
+        finish(start_command(["-c", FASHION], workdir, count))
+        trees += [
+            [
+                checkpoint.load_params(workdir / name)
+                for name in ("params", "model_state")
+            ]
+        ]
+    for one, two in zip(*map(jax.tree.leaves, trees), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5)
 
 
 def stop_the_second(data_dir, workdir, signum):

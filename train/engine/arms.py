@@ -34,7 +34,14 @@ def chosen_axes(config: Config, axes: Policy, params: Any) -> Axes:
     report = optax_gc.describe(params, patterns)
     for note in report.notes:
         if "'*'" not in note:
-            raise UsageError(f"--gc-only and --gc-not must choose kernels. {note}")
+            paths = ", ".join(
+                row.path
+                for row in optax_gc.describe(params, axes).rows
+                if row.axes is not None
+            )
+            raise UsageError(
+                f"--gc-only and --gc-not must choose kernels, of {paths}. {note}"
+            )
     return patterns
 
 

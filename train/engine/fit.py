@@ -75,8 +75,8 @@ def fit(config: Config, task: Task, reporter: Reporter, stop: Stop) -> State:
       Interrupted: if the user stopped it; then everything is saved.
     """
     check_sizes(config, task)
-    reporter.start(config, task.about)
     run, state = begin(config, task, reporter, stop)
+    reporter.start(config, task.about)
     reporter.model(
         task.test_scores,
         state.variables,
