@@ -54,24 +54,6 @@ class Member(Reporter):
         super().__init__(folder, rich.console.Console(quiet=True), remedy)
         self.overall = overall
 
-    def evaluation(
-        self, step: int, seconds: float, metrics: Metrics, *, within_epoch: bool
-    ) -> None:
-        """Appends to evaluations.jsonl; shows the evaluation if no epoch's line will.
-
-        Args:
-          step: number of the run's steps that are done.
-          seconds: what the epoch's training took so far.
-          metrics: the training metrics of the epoch so far, and the held-out ones.
-          within_epoch: whether the epoch goes on.
-        """
-        before = sum(metrics["epoch_seconds"] for metrics in self.history)
-        line = {"step": step, "seconds": before + seconds, **metrics}
-        self.append("evaluations.jsonl", line)
-        if within_epoch:
-            label = f"{step / self.steps:.2f}/{self.config.epochs}"
-            self.say(epoch_line(label, seconds, metrics))
-
     def epoch(self, metrics: Metrics, diagnostics: dict[str, dict[str, float]]) -> None:
         super().epoch(metrics, diagnostics)
         self.overall.epoch(self.workdir.name, metrics, self.config.epochs)
