@@ -1,8 +1,10 @@
 """The configuration of a run: the options that all tasks share, and their rules."""
 
+import ctypes
 import dataclasses
 import os
 import pathlib
+import platform
 from typing import ClassVar, Literal
 
 from train.faults import UsageError
@@ -22,8 +24,9 @@ def default_data_dir() -> pathlib.Path:
 def prepare_jax() -> None:
     """Sets what JAX is to do on this machine, unless the environment says otherwise.
 
-    It keeps what it compiles in the user's cache folder, and counts each core of a CPU
-    as a device. To be called before JAX is imported.
+    It keeps what it compiles in the user's cache folder, counts each core of a CPU as
+    a device, and keeps the memory that a step frees for the next one. To be called
+    before JAX is imported.
     """
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     folder = pathlib.Path(cache).expanduser() / "optax_gc" / "jax"
@@ -32,6 +35,23 @@ def prepare_jax() -> None:
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         cores = os.cpu_count() or 1
         os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(cores, MAX_CPU_DEVICES)))
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Has the C library keep what is freed, if it is glibc.
+
+    By default it gives large arrays back to the system, which then clears each page of
+    the next step's anew: a fourth of the decoder's time on a CPU.
+
+    References:
+      https://man7.org/linux/man-pages/man3/mallopt.3.html
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt and platform.libc_ver()[0] == "glibc":
+        mallopt(-4, 0)  # M_MMAP_MAX: no array in a mapping of its own
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: bytes to keep
+        mallopt(-2, 2**28)  # M_TOP_PAD: bytes to ask for at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import concurrent.futures
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from train.data.sets import DataError, Dataset, Split, Text
 
 UNKNOWN_SIDE = 300  # pixels: the sides of images whose metadata tell no size
 CHUNK = 64  # images that a thread decodes in turn: one alone may be too little work
+# Values in an image from which on decoding one takes longer than the Python around it,
+# so that more threads than one help; below, they only wait for each other.
+WORTH_THREADS = 2**14
 
 
 def read_all(
@@ -47,8 +50,8 @@ def read_text(builder: tfds.core.DatasetBuilder) -> Text:
     """
 
     def read(split: str) -> np.ndarray:
-        count, example = examples(builder, split)
-        text = b"".join(example(i)["text"] for i in range(count))
+        count, get = examples(builder, split)
+        text = b"".join(example["text"] for example in get(range(count)))
         return np.frombuffer(text, np.uint8)
 
     splits = {split: read(split) for split in ("train", "validation", "test")}
@@ -60,37 +63,36 @@ def read_split(
     split: str,
     enlarge: tuple[int, int] | None = None,
 ) -> Split:
-    """Returns a prepared split, decoded on all cores, without an alpha channel.
+    """Returns a prepared split, without an alpha channel, decoded on all cores if
+    the images are large.
 
     Raises:
       DataError: if a record is damaged, or an image or a label is not as declared.
     """
-    count, example = examples(builder, split)
+    count, get = examples(builder, split)
     shape = image_shape(builder.info.features["image"].shape, enlarge)
     images = np.empty((count, *shape), np.uint8)
     labels = np.empty(count, np.int32)
 
     def read(indices: range) -> None:
-        for i in indices:
-            image, labels[i] = labelled_image(builder, split, example, i)
-            images[i] = resize(image[..., :3], shape)
+        for i, example in zip(indices, get(indices), strict=True):
+            check(builder, split, i, example)
+            images[i] = resize(example["image"][..., :3], shape)
+            labels[i] = example["label"]
 
     chunks = (range(count)[i : i + CHUNK] for i in range(0, count, CHUNK))
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    threads = None if np.prod(shape) >= WORTH_THREADS else 1
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(read, chunks):
             pass
     return Split(images, labels)
 
 
-def labelled_image(
-    builder: tfds.core.DatasetBuilder,
-    split: str,
-    example: Callable[[int], dict[str, Any]],
-    i: int,
-) -> tuple[np.ndarray, int]:
-    """Returns image `i` of a split and its label, both found to be as declared."""
-    record = example(i)
-    image, label = record["image"], record["label"]
+def check(
+    builder: tfds.core.DatasetBuilder, split: str, i: int, example: dict[str, Any]
+) -> None:
+    """Raises a `DataError` if image `i` of a split or its label is not as declared."""
+    image, label = example["image"], example["label"]
     declared = builder.info.features["image"].shape
     classes = builder.info.features["label"].num_classes
     if any(d not in (None, n) for d, n in zip(declared[:2], image.shape, strict=False)):
@@ -105,7 +107,6 @@ def labelled_image(
             f"image {i} of split {split} in {builder.data_dir}. Use a data set that is "
             "labelled throughout."
         )
-    return image, label
 
 
 def damaged(
@@ -144,13 +145,14 @@ def resize(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR)).reshape(shape)
 
 
-def examples(
-    builder: tfds.core.DatasetBuilder, split: str
-) -> tuple[int, Callable[[int], dict[str, Any]]]:
-    """Returns how many examples a prepared split has, and how to get one of them.
+Get = Callable[[Sequence[int]], list[dict[str, Any]]]
+
+
+def examples(builder: tfds.core.DatasetBuilder, split: str) -> tuple[int, Get]:
+    """Returns how many examples a prepared split has, and how to get some of them.
 
     Raises:
-      DataError: if the split is damaged; getting an example raises it too.
+      DataError: if the split is damaged; getting examples raises it too.
     """
     try:
         count, get = records(builder, split)
@@ -159,22 +161,28 @@ def examples(
     except Exception as error:  # whatever opening damaged files may raise
         raise damaged(builder, f"split {split}", error) from error
 
-    def example(i: int) -> dict[str, Any]:
+    def get_one(i: int) -> dict[str, Any]:
         try:
-            return get(i)
+            (example,) = get([i])
         except Exception as error:  # whatever reading damaged files may raise
             raise damaged(builder, f"example {i} of split {split}", error) from error
+        return example
 
-    return count, example
+    def get_some(indices: Sequence[int]) -> list[dict[str, Any]]:
+        try:
+            return get(indices)
+        except Exception:  # one of them is damaged: which?
+            return [get_one(i) for i in indices]
+
+    return count, get_some
 
 
-def records(
-    builder: tfds.core.DatasetBuilder, split: str
-) -> tuple[int, Callable[[int], dict[str, Any]]]:
+def records(builder: tfds.core.DatasetBuilder, split: str) -> tuple[int, Get]:
     """Returns what `examples` does, from either of the formats that we read."""
     if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
         source = builder.as_data_source(split)
-        return len(source), source.__getitem__
+        # Together, because a file of many records is slow to read one by one.
+        return len(source), lambda indices: source.__getitems__(list(indices))
     info = builder.info.splits[split]
     found = [record for path in info.filepaths for record in tfrecords(path)]
     if len(found) != info.num_examples:
@@ -183,7 +191,7 @@ def records(
             f"records, got {len(found)}. Delete the folder, then prepare it anew."
         )
     decode = builder.info.features.deserialize_example_np
-    return len(found), lambda i: decode(found[i])
+    return len(found), lambda indices: [decode(found[i]) for i in indices]
 
 
 def tfrecords(path: os.PathLike) -> Iterator[bytes]:

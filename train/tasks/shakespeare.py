@@ -16,6 +16,7 @@ from train.tasks.decoder import Decoder, Norm
 from train.tasks.scores import cross_entropy
 
 LENGTH = 64  # bytes that are predicted in a passage, each from those before it
+CPU_PASSAGES = 8  # that a core works on at a time, so that they stay in its cache
 
 
 def matrices(params: Any) -> Any:
@@ -31,7 +32,6 @@ class Shakespeare:
 
     recipe = Recipe(decay={"adamw": 0.1, "sgd": 1e-4}, decays=matrices, warmup=0.1)
     keeps_rest = False
-    per_turn = None
 
     def __init__(self, text: Text, *, norm: Norm = "layer", test: bool = True):
         """Makes the task.
@@ -42,6 +42,7 @@ class Shakespeare:
           test: whether the test split may be opened.
         """
         self.model = Decoder(norm)
+        self.per_turn = CPU_PASSAGES if jax.default_backend() == "cpu" else None
         names = ("train", "validation", "test") if test else ("train", "validation")
         self.splits = {name: passages(getattr(text, name)) for name in names}
         self.about = about(text)
