@@ -20,7 +20,8 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
 root_doc = "docs/index"
 include_patterns = [
     "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/*.png",
-    "benchmarks/README.md", "notebooks/*.ipynb", "results/README.md", "results/*/*.png",
+    "benchmarks/README.md", "notebooks/*.ipynb", "results/first/README.md",
+    "results/first/*/*.png",
 ]  # fmt: skip
 exclude_patterns = ["build", "runs", ".venv"]
 html_theme = "furo"

@@ -264,7 +264,7 @@ Image(RUNS / "curves.png", width=760)
 # `none` at the last of ten epochs, RMSprop at 1e-4:
 
 # %%
-root = pathlib.Path(fit.__file__).parents[2] / "results"
+root = pathlib.Path(fit.__file__).parents[2] / "results/first"
 runs = statistics.read_runs(root / "rmsprop")
 Markdown(statistics.markdown_table(*statistics.differences_table(runs, "none")))
 
@@ -273,7 +273,7 @@ Markdown(statistics.markdown_table(*statistics.differences_table(runs, "none")))
 # and made both held-out metrics worse; GC on the update made the held-out loss worse. With
 # SGD, at a learning rate that was unstable without GC, it helped instead. At a second rate of
 # either optimizer neither was to be seen: what GC does here hangs on the learning rate.
-# `results/README.md` has the plan, every run, and what was not tested.
+# `results/first/README.md` has the plan, every run, and what was not tested.
 #
 # ## In your own optimizer
 #

@@ -1,8 +1,8 @@
 """The page of all comparisons, made from their records.
 
-    python -m train.record.page results
+    python -m train.record.page results/first
 
-writes `README.md` and the pictures anew from the records below `results/`.
+writes `README.md` and the pictures anew from the records below `results/first/`.
 """
 
 import argparse
@@ -46,28 +46,28 @@ SECTIONS = (
     Section(
         "rmsprop",
         "RMSprop, split by figure",
-        f"python -m train.compare --seeds 5 {HELDOUT} --out results/rmsprop",
+        f"python -m train.compare --seeds 5 {HELDOUT} --out results/first/rmsprop",
         "none",
     ),
     Section(
         "sgd",
         "SGD with momentum, split by figure",
         "python -m train.compare --optimizer sgd --learning-rate 0.03 --seeds 3 "
-        f"{HELDOUT} --out results/sgd",
+        f"{HELDOUT} --out results/first/sgd",
         "none",
     ),
     Section(
         "sgd-0.01",
         "SGD with momentum at a lower rate, split by figure",
         "python -m train.compare --arms none gradient --optimizer sgd "
-        f"--learning-rate 0.01 --seeds 3 {HELDOUT} --out results/sgd-0.01",
+        f"--learning-rate 0.01 --seeds 3 {HELDOUT} --out results/first/sgd-0.01",
         "none",
     ),
     Section(
         "rmsprop-3e-4",
         "RMSprop at a higher rate, split by figure",
         "python -m train.compare --arms none gradient --learning-rate 3e-4 --seeds 3 "
-        f"{HELDOUT} --out results/rmsprop-3e-4",
+        f"{HELDOUT} --out results/first/rmsprop-3e-4",
         "none",
     ),
     Section(
@@ -75,7 +75,7 @@ SECTIONS = (
         "The published protocol, all images for training",
         "python -m train.compare --protocol published --seeds 3 "
         "--dataset horses_or_humans --data-dir full --no-evaluate "
-        "--out results/published",
+        "--out results/first/published",
         "then-none",
     ),
 )
@@ -98,7 +98,7 @@ SEARCH = "sgd-search"
 SEARCH_COMMAND = (
     "for rate in 0.003 0.01 0.03 0.1; do\n"
     "  python -m train.compare --arms none --optimizer sgd --learning-rate $rate \\\n"
-    f"    --first-seed 100 --seeds 1 {HELDOUT} --out results/{SEARCH}/$rate\n"
+    f"    --first-seed 100 --seeds 1 {HELDOUT} --out results/first/{SEARCH}/$rate\n"
     "done"
 )
 
@@ -179,7 +179,7 @@ def published_text(section: Section, runs: Sequence[Run]) -> list[str]:
 def main() -> None:
     """Writes the page and the pictures of the records below a folder anew."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("root", type=pathlib.Path, help="the folder, such as results")
+    parser.add_argument("root", type=pathlib.Path, help="the folder, such as results/first")
     root = parser.parse_args().root
     for section in SECTIONS:
         if runs := read_runs(root / section.folder):
