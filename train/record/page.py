@@ -179,7 +179,7 @@ def published_text(section: Section, runs: Sequence[Run]) -> list[str]:
 def main() -> None:
     """Writes the page and the pictures of the records below a folder anew."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("root", type=pathlib.Path, help="the folder, such as results/first")
+    parser.add_argument("root", type=pathlib.Path, help="such as results/first")
     root = parser.parse_args().root
     for section in SECTIONS:
         if runs := read_runs(root / section.folder):
