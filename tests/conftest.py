@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import socket
 import zipfile
@@ -15,14 +16,20 @@ import pytest
 collect_ignore = ["keras_means.py"]  # a script of its own, for Keras's JAX backend
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# What is computed here is little: to compile it as for a long run takes longer.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def own_environment(tmp_path_factory) -> Iterator[None]:
-    """Keeps compiled programs among the tests, and what they set out of other tests."""
+    """Keeps compiled programs among the tests, which share them."""
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "jax"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     with pytest.MonkeyPatch.context() as patch:
-        cache = tmp_path_factory.mktemp("jax")
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
         yield
 
 

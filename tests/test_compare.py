@@ -117,11 +117,11 @@ def test_each_task_has_its_own_defaults(task, optimizer):
 
 
 @pytest.fixture(scope="module")
-def compared(data_dir, tmp_path_factory):
+def compared(small_data_dir, tmp_path_factory):
     """A comparison of one epoch on the small images, called twice."""
     out = tmp_path_factory.mktemp("compare")
     args = [
-        "--dataset=horses_or_humans", f"--data-dir={data_dir}", "--epochs=1",
+        "--dataset=pictures", f"--data-dir={small_data_dir}", "--epochs=1",
         "--batch-size=4", "--seeds=1", "--optimizer=sgd", "--learning-rate=0.01",
         f"--out={out}",
     ]  # fmt: skip

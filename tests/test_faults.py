@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import small_horses
 import tensorflow_datasets as tfds
 from conftest import make_dataset, pictures, stage_horses
 
@@ -16,11 +17,11 @@ from train import data, horses
 from train.data import prepare
 
 SHAPE = (94, 94, 3)
+SMALL = (small_horses.__file__,)  # the command with a network that starts at once
 
 
-def run(data_dir, *args, before=(), **kwargs):
-    command = [sys.executable, *before, "-m", "train.horses", *map(str, args)]
-    command += [f"--data-dir={data_dir}"]
+def run(data_dir, *args, before=(), module=("-m", "train.horses"), **kwargs):
+    command = [sys.executable, *before, *module, *args, f"--data-dir={data_dir}"]
     return subprocess.run(command, capture_output=True, text=True, **kwargs)
 
 
@@ -116,7 +117,7 @@ def test_labels_out_of_range(tmp_path):
 
 SMALL_FILES = """
 import os, resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
@@ -131,11 +132,11 @@ def test_a_disk_that_is_full_at_the_first_checkpoint(small_data_dir, tmp_path):
     )
     # The cache of compiled programs is not to be what fills the disk.
     env = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "0"}
-    done = run(small_data_dir, *args, before=("-c", SMALL_FILES), env=env)
+    done = run(small_data_dir, *args, before=("-c", SMALL_FILES), module=SMALL, env=env)
     assert_one_line(
         done, 1, "cannot write a checkpoint into", "File too large", "--resume"
     )
-    done = run(small_data_dir, *args, "--resume")
+    done = run(small_data_dir, *args, "--resume", module=SMALL)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 2
 
@@ -189,7 +190,7 @@ def test_a_loss_that_is_no_longer_finite(small_data_dir, tmp_path):
     workdir = tmp_path / "run"
     done = run(
         small_data_dir, "--dataset=pictures", "--optimizer=sgd", "--batch-size=2",
-        "--learning-rate=1e25", "--workdir", workdir,
+        "--learning-rate=1e25", "--workdir", workdir, module=SMALL,
     )  # fmt: skip
     assert_one_line(
         done, 1, "epoch 1, step", "No epoch was finished", "lower --learning-rate"
@@ -201,7 +202,9 @@ def test_after_divergence_the_last_good_checkpoint_is_there(
     small_data_dir, tmp_path, monkeypatch, capsys
 ):
     from train.engine import epoch
+    from train.tasks import horses as task
 
+    monkeypatch.setattr(task, "CNN", small_horses.small())
     workdir = tmp_path / "run"
     seen = []
 

@@ -20,11 +20,12 @@ from train.engine import checkpoint
 from train.engine.state import State, init_state
 
 EPOCHS = 3
+SMALL_HORSES = pathlib.Path(__file__).parent / "small_horses.py"
 
 
 def command(data_dir, workdir, *args):
     return [
-        sys.executable, "-W", "error", "-m", "train.horses", "--gc",
+        sys.executable, "-W", "error", SMALL_HORSES, "--gc",
         "--dataset=pictures", f"--data-dir={data_dir}", "--batch-size=2",
         f"--epochs={EPOCHS}", f"--workdir={workdir}", *args,
     ]  # fmt: skip
@@ -160,7 +161,7 @@ def test_a_finished_run_is_left_as_it_is(small_data_dir, whole):
 def test_another_configuration_is_refused_with_the_difference(
     small_data_dir, whole, capsys
 ):
-    args = command(small_data_dir, whole, "--resume", "--learning-rate=0.01")[5:]
+    args = command(small_data_dir, whole, "--resume", "--learning-rate=0.01")[4:]
     assert horses.main(args) == 2
     assert capsys.readouterr().err == (
         f"error: the run in {whole} is another one: learning_rate was 0.0001, now "

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -151,13 +152,17 @@ def mean_drift(params: Any, start: Any, axes: Policy) -> dict[str, float]:
 
     The root mean square over the output units, in the units of the weights. Gradient
     Centralization conserves these means under SGD.
+
+    Args:
+      params: NumPy arrays.
+      start: NumPy arrays.
+      axes: the policy of the fan-in axes.
     """
-    change = jax.tree.map(jnp.subtract, params, start)
-    gc = optax_gc.centralize_gradients(axes)
-    centralized, _ = gc.update(change, gc.init(change))
-    # What centralizing takes from the change is the change of the means.
-    drift = jax.tree.map(
-        lambda x, y: jnp.sqrt(jnp.mean(jnp.square(x - y))), change, centralized
-    )
+    changes = jax.tree.map(np.subtract, params, start)
     rows = optax_gc.describe(params, axes).rows
-    return {path: float(value) for path, value in kernels(drift, rows).items()}
+    means = {
+        row.path: change.mean(row.axes, dtype=np.float64)
+        for row, change in zip(rows, jax.tree.leaves(changes), strict=True)
+        if row.axes is not None
+    }
+    return {path: float(np.sqrt(np.square(m).mean())) for path, m in means.items()}

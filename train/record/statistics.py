@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from train.record import workdir
+
 METRICS = {
     "train_loss": "training loss",
     "train_accuracy": "training accuracy",
@@ -25,8 +27,8 @@ ARMS = ("none", "gradient", "update", "placebo", "first", "then-none", "then-gc"
 class Run:
     """The record of one run, read back.
 
-    `epochs` and `diagnostics` have one entry an epoch, with the names of
-    metrics.jsonl and diagnostics.jsonl.
+    `epochs` and `diagnostics` have one entry an epoch, `evaluations` one for each that
+    was asked for, with the names of the files of these names.
     """
 
     arm: str
@@ -36,6 +38,7 @@ class Run:
     summary: Mapping[str, Any]
     epochs: Sequence[Mapping[str, Any]]
     diagnostics: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[Mapping[str, Any]] = ()
 
 
 def read_runs(folder: pathlib.Path) -> list[Run]:
@@ -52,12 +55,12 @@ def read_run(path: pathlib.Path) -> Run:
         json.loads((path / name).read_text())
         for name in ("config.json", "summary.json")
     )
-    epochs, diagnostics = (
-        [json.loads(line) for line in (path / name).read_text().splitlines()]
-        for name in ("metrics.jsonl", "diagnostics.jsonl")
-    )
+    lines = [
+        workdir.read_lines(path / f"{name}.jsonl")
+        for name in ("metrics", "diagnostics", "evaluations")
+    ]
     rate = config["config"]["learning_rate"]
-    return Run(arm, rate, int(seed), config, summary, epochs, diagnostics)
+    return Run(arm, rate, int(seed), config, summary, *lines)
 
 
 def measured(runs: Iterable[Run]) -> dict[str, str]:

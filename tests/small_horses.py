@@ -1,0 +1,36 @@
+"""`python -m train.horses` with a network that starts at once.
+
+For what is tested of the engine around it; the real one runs in `test_horses.py`.
+"""
+
+import sys
+
+from train import config, horses
+
+
+def small():
+    """Returns the network: a convolution, dropout and a dense layer."""
+    from flax import linen as nn
+
+    class Small(nn.Module):
+        classes: int = 2
+
+        @nn.compact
+        def __call__(self, images, *, train=False):
+            x = nn.relu(nn.Conv(16, (8, 8), strides=8)(images))
+            x = nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1))
+            return nn.Dense(1)(x)[:, 0]
+
+    return Small
+
+
+def main():
+    config.prepare_jax()
+    from train.tasks import horses as task
+
+    task.CNN = small()
+    return horses.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""The study's statistics, by hand and by others, and the committed page."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from train.record import statistics
+from train.study import choose, confirm, page, picture, sweep
+from train.study.tasks import TASKS, StudyTask
+
+ROOT = pathlib.Path(__file__).parents[1] / "results"
+TASK = StudyTask("toy", "Toy, a network, SGD", ("gradient",), 0.1, 2.0)
+LOSSES = {
+    ("none", 0.1): {100: 1.0, 101: 1.2},
+    ("none", 0.2): {100: 0.5, 101: 0.7},
+    ("none", 0.4): {100: 0.6, 101: 0.8},
+    ("gradient", 0.1): {100: 0.9, 101: 1.0},
+    ("gradient", 0.2): {100: 0.6, 101: 0.6},
+    ("gradient", 0.4): {100: 0.4, 101: 0.5},
+}
+
+
+def write_run(folder, arm, rate, seed, **summary):
+    path = folder / f"{arm}-lr{rate:g}-seed{seed}"
+    path.mkdir(parents=True)
+    config = {"config": {"learning_rate": rate, "seed": seed}}
+    (path / "config.json").write_text(json.dumps(config))
+    if summary:
+        (path / "summary.json").write_text(json.dumps(summary))
+    return path
+
+
+def test_a_diverged_or_worse_run_counts_as_the_start_and_an_open_one_not(tmp_path):
+    folder = tmp_path / "sweep" / "toy"
+    write_run(folder, "none", 0.1, 100, validation_loss=0.5)
+    write_run(folder, "none", 0.1, 101, validation_loss=9.0)
+    (write_run(folder, "none", 0.2, 100) / "diverged.txt").write_text("nan")
+    write_run(folder, "none", 0.2, 101)
+    assert sweep.read_sweep(tmp_path, TASK) == {
+        ("none", 0.1): {100: 0.5, 101: 2.0}, ("none", 0.2): {100: 2.0},
+    }  # fmt: skip
+
+
+def test_the_best_rate_is_that_of_the_lowest_mean_and_must_be_bracketed():
+    assert sweep.best_rate(LOSSES, "none") == 0.2
+    assert sweep.is_bracketed(LOSSES, "none")
+    assert sweep.best_rate(LOSSES, "gradient") == 0.4
+    assert not sweep.is_bracketed(LOSSES, "gradient")
+
+
+def test_sensitivity_and_range_are_by_hand():
+    assert sweep.sensitivity(LOSSES, "none") == pytest.approx(0.8 - 0.6)
+    assert sweep.width(LOSSES, "none", 0.1) == pytest.approx(2)
+    assert sweep.width(LOSSES, "none", 0.01) == 1
+    low, high = sweep.sensitivity_interval(LOSSES, "gradient")
+    differences = [
+        sweep.sensitivity(sweep.of_seeds(LOSSES, seeds), "gradient")
+        - sweep.sensitivity(sweep.of_seeds(LOSSES, seeds), "none")
+        for seeds in ((100, 100), (101, 101))
+    ]
+    assert (low, high) == pytest.approx((min(differences), max(differences)))
+
+
+def test_the_deviation_of_pairs_is_pooled_within_rates():
+    deviation, freedom = sweep.paired_deviation(LOSSES, "gradient")
+    pairs = [(-0.1, -0.2), (0.1, -0.1), (-0.2, -0.3)]
+    squares = sum(
+        (np.array(p) - np.mean(p)) @ (np.array(p) - np.mean(p)) for p in pairs
+    )
+    assert freedom == 3
+    assert deviation == pytest.approx(np.sqrt(squares / 3))
+
+
+def test_what_can_be_resolved_is_found_as_often_as_said():
+    effect = sweep.resolvable(2.0, 8)
+    draws = np.random.default_rng(0).normal(effect, 2.0, (20_000, 8))
+    found = (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
+    assert found == pytest.approx(0.8, abs=0.01)
+
+
+def test_holm_is_that_of_the_paper_and_cautious_where_some_are_missing():
+    assert confirm.holm([0.01, 0.04, 0.03, 0.005], 4) == pytest.approx(
+        [0.03, 0.06, 0.06, 0.02]
+    )
+    assert confirm.holm([0.01, 0.3], 5) == pytest.approx([0.05, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("values", "answer"),
+    [
+        ([-0.3, -0.31, -0.29], "helps"),
+        ([0.3, 0.31, 0.29], "harms"),
+        ([0.001, -0.002, 0.0], "no difference that matters"),
+        ([0.051, 0.05, 0.052], "harms, no difference that matters"),
+        ([0.5, -0.4, 0.3], "not settled"),
+    ],
+)
+def test_an_answer_is_the_plans(values, answer):
+    found = confirm.Difference(TASK, "gradient", "none", np.array(values))
+    assert found.answer(found.p) == answer
+
+
+def run(arm, seed, losses):
+    evaluations = [
+        {"step": 10 * (i + 1), "validation_loss": loss} for i, loss in enumerate(losses)
+    ]
+    return statistics.Run(arm, 0.1, seed, {}, {}, [], [], evaluations)
+
+
+def test_a_race_is_by_the_first_evaluation_at_the_target():
+    runs = [
+        run("none", 0, [3, 2, 1]), run("gradient", 0, [3, 1, 2]),
+        run("none", 1, [3, 3, 2]), run("gradient", 1, [1, 3, 2]),
+    ]  # fmt: skip
+    race = confirm.race(TASK, runs, "gradient", 1.0)
+    assert race.ours.tolist() == [20, 10]
+    assert race.theirs.tolist() == [30, 30]
+    assert race.reached == (2, 1)
+    assert race.ratio == 0.5
+    assert race.interval == pytest.approx((1 / 3, 2 / 3))
+    assert race.answer == "faster"
+    assert race.sign_p == 0.5
+
+
+def test_a_race_that_nobody_wins_is_a_tie():
+    runs = [run(arm, seed, [3, 3]) for arm in ("none", "gradient") for seed in (0, 1)]
+    race = confirm.race(TASK, runs, "gradient", 1.0)
+    assert (race.ratio, race.reached, race.sign_p) == (1, (0, 0), 1)
+    assert race.answer == "not faster"
+
+
+def test_a_choice_is_written_once_and_only_if_it_is_bracketed(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(choose, "TASKS", (TASK,))
+    monkeypatch.setattr("sys.argv", ["choose", str(tmp_path), "toy"])
+    assert choose.main() == 1
+    assert "must have finished runs of none, got none" in capsys.readouterr().err
+    for (arm, rate), by_seed in LOSSES.items():
+        for seed, loss in by_seed.items():
+            write_run(tmp_path / "sweep/toy", arm, rate, seed, validation_loss=loss)
+    assert choose.main() == 1
+    assert "must lie within the sweep, got its edge 0.4" in capsys.readouterr().err
+    for arm in ("none", "gradient"):
+        for seed in (100, 101):
+            write_run(tmp_path / "sweep/toy", arm, 0.8, seed, validation_loss=1.0)
+    assert choose.main() == 0
+    path = tmp_path / "choice.json"
+    assert json.loads(path.read_text())["toy"]["rates"] == {
+        "none": 0.2, "gradient": 0.4,
+    }  # fmt: skip
+    path.write_text(path.read_text().replace('"none": 0.2', '"none": 0.1'))
+    assert choose.main() == 0
+    assert json.loads(path.read_text())["toy"]["rates"]["none"] == 0.1
+
+
+def test_pictures_are_the_same_when_drawn_again(tmp_path):
+    confirmed = [confirm.Difference(TASK, "gradient", "none", np.array([0.1, 0.2]))]
+    for name in ("one.png", "two.png"):
+        picture.draw([(TASK, LOSSES, confirmed)], "dark", tmp_path / name)
+    one = (tmp_path / "one.png").read_bytes()
+    assert one.startswith(b"\x89PNG")
+    assert one == (tmp_path / "two.png").read_bytes()
+
+
+def test_the_committed_page_is_the_one_its_records_make():
+    assert (ROOT / "README.md").read_text() == page.page(ROOT)
+
+
+def test_the_committed_choice_is_that_of_the_sweep():
+    chosen = json.loads((ROOT / "choice.json").read_text())
+    for task in TASKS:
+        if task.name in chosen:
+            losses = sweep.read_sweep(ROOT, task)
+            assert chosen[task.name] == choose.choice(losses, task)

@@ -1,0 +1,135 @@
+"""The sweep over learning rates: what each arm reaches, the choice, the sensitivity."""
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from train.record import workdir
+from train.study.tasks import StudyTask
+
+Losses = Mapping[tuple[str, float], Mapping[int, float]]  # by arm and rate, by seed
+
+
+def read_sweep(root: pathlib.Path, task: StudyTask) -> Losses:
+    """Returns the final loss of each run of a sweep that is over.
+
+    One that diverged, or ended above the loss at the start, counts as that.
+    """
+    found: dict[tuple[str, float], dict[int, float]] = {}
+    for path in sorted((root / "sweep" / task.name).glob("*-lr*-seed*")):
+        if not workdir.is_over(path):
+            continue
+        config = json.loads((path / "config.json").read_text())["config"]
+        loss = task.start
+        if (path / "summary.json").exists():
+            summary = json.loads((path / "summary.json").read_text())
+            loss = min(loss, summary[task.chosen_by])
+        arm = re.match(r"(.+)-lr", path.name)[1]
+        rate = config["learning_rate"]
+        found.setdefault((arm, rate), {})[config["seed"]] = loss
+    return found
+
+
+def rates(losses: Losses, arm: str) -> list[float]:
+    """Returns the rates of an arm, ascending."""
+    return sorted(rate for name, rate in losses if name == arm)
+
+
+def means(losses: Losses, arm: str) -> np.ndarray:
+    """Returns the mean loss over the seeds at each of an arm's rates, `(rates,)`."""
+    return np.array(
+        [np.mean([*losses[arm, rate].values()]) for rate in rates(losses, arm)]
+    )
+
+
+def best_rate(losses: Losses, arm: str) -> float:
+    """Returns the rate with an arm's lowest mean loss."""
+    return rates(losses, arm)[int(means(losses, arm).argmin())]
+
+
+def is_bracketed(losses: Losses, arm: str) -> bool:
+    """Tells whether an arm's best rate is neither its first nor its last."""
+    return 0 < means(losses, arm).argmin() < len(rates(losses, arm)) - 1
+
+
+def paired(losses: Losses, arm: str, rate: float) -> np.ndarray:
+    """Returns an arm's loss minus that of `none` at a rate, `(seeds,)`."""
+    ours, theirs = losses[arm, rate], losses["none", rate]
+    return np.array([ours[seed] - theirs[seed] for seed in sorted(ours)])
+
+
+def paired_deviation(losses: Losses, arm: str) -> tuple[float, int]:
+    """Returns the standard deviation of paired differences, and its degrees of freedom.
+
+    Pooled within the rates from the one below the lower of the two arms' best rates
+    to the one above the higher.
+    """
+    of_both = sorted(set(rates(losses, arm)) & set(rates(losses, "none")))
+    best = sorted(of_both.index(best_rate(losses, name)) for name in ("none", arm))
+    near = of_both[max(best[0] - 1, 0) : best[1] + 2]
+    differences = [paired(losses, arm, rate) for rate in near]
+    freedom = sum(len(values) - 1 for values in differences)
+    squares = sum(((values - values.mean()) ** 2).sum() for values in differences)
+    return float(np.sqrt(squares / freedom)), freedom
+
+
+def resolvable(deviation: float, pairs: int, power: float = 0.8) -> float:
+    """Returns the smallest mean difference that a paired t-test is to show.
+
+    Args:
+      deviation: of the paired differences.
+      pairs: their number.
+      power: the probability to show it with its sign, at level 0.05, two-sided.
+    """
+    from scipy import optimize, stats
+
+    critical = stats.t.ppf(0.975, pairs - 1)
+
+    def excess(effect: float) -> float:
+        shift = effect * np.sqrt(pairs)
+        return stats.nct.sf(critical, pairs - 1, shift) - power
+
+    return deviation * float(optimize.brentq(excess, 1e-3, 5))
+
+
+def sensitivity(losses: Losses, arm: str) -> float:
+    """Returns an arm's mean loss over its rates, less the loss at the best of them."""
+    values = means(losses, arm)
+    return float(values.mean() - values.min())
+
+
+def width(losses: Losses, arm: str, margin: float) -> float:
+    """Returns the largest rate over the smallest whose loss is within the margin."""
+    values = means(losses, arm)
+    near = np.array(rates(losses, arm))[values <= values.min() + margin]
+    return float(near.max() / near.min())
+
+
+def sensitivity_interval(
+    losses: Losses, arm: str, draws: int = 10_000
+) -> tuple[float, float]:
+    """Returns the 95 % bootstrap interval of an arm's sensitivity less that of `none`.
+
+    The seeds are drawn, the same for both arms and all rates.
+    """
+    seeds = sorted(losses["none", rates(losses, "none")[0]])
+    drawn = np.random.default_rng(0).choice(seeds, (draws, len(seeds)))
+    samples, counts = np.unique(np.sort(drawn), axis=0, return_counts=True)
+    differences = [
+        sensitivity(sample, arm) - sensitivity(sample, "none")
+        for sample in (of_seeds(losses, chosen) for chosen in samples)
+    ]
+    differences = np.repeat(differences, counts)
+    low, high = np.quantile(differences, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def of_seeds(losses: Losses, seeds: Sequence[int]) -> Losses:
+    """Returns the losses of some seeds, in which one may come more than once."""
+    return {
+        key: {i: by_seed[seed] for i, seed in enumerate(seeds)}
+        for key, by_seed in losses.items()
+    }

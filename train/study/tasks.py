@@ -1,0 +1,54 @@
+"""The study's tasks, as its plan states them."""
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyTask:
+    """One task of the study.
+
+    Attributes:
+      name: of its folders.
+      title: of its section and picture.
+      arms: beside `none`.
+      margin: the difference in loss that matters to a user.
+      start: the loss before training, that of a guess; worse ones count as it.
+      chosen_by: the metric of the sweep that chooses a rate.
+      target: the metric that steps to target are counted by.
+    """
+
+    name: str
+    title: str
+    arms: tuple[str, ...]
+    margin: float
+    start: float
+    chosen_by: str = "validation_loss"
+    target: str = "validation_loss"
+
+
+HORSES = {
+    "arms": ("gradient",),
+    "margin": 0.02,
+    "start": math.log(2),
+    "chosen_by": "test_loss",  # of fold 0, which confirms nothing
+    "target": "train_loss",
+}
+TASKS = (
+    StudyTask(
+        "fashion",
+        "Fashion-MNIST, ResNet with BatchNorm, SGD with momentum",
+        ("gradient",),
+        0.01,
+        math.log(10),
+    ),
+    StudyTask(
+        "shakespeare",
+        "Shakespeare, decoder with LayerNorm, AdamW",
+        ("gradient", "update"),
+        0.01,
+        math.log(256),
+    ),
+    StudyTask("horses-sgd", "Horses or humans, plain CNN, SGD with momentum", **HORSES),
+    StudyTask("horses-rmsprop", "Horses or humans, plain CNN, RMSprop", **HORSES),
+)
