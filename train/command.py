@@ -1,10 +1,12 @@
 """What the commands share: how they train once, how they fail, how they end."""
 
+import os
+import select
 import shlex
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import tyro
 
@@ -13,6 +15,30 @@ from train.faults import Failure, Stop
 
 if TYPE_CHECKING:
     from train.engine.task import Task
+
+
+def entry(main: Callable[[], int]) -> NoReturn:
+    """Ends the process with a command's exit status.
+
+    Where nobody reads its output any more, as behind `| head -n 1`, it ends quietly
+    with status 1, as Rich does.
+    """
+    try:
+        try:
+            status = main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        status = 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def is_unread() -> bool:
+    """Tells whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def run(work: Callable[[Stop], None], *, debug: bool) -> int:
@@ -29,6 +55,8 @@ def run(work: Callable[[Stop], None], *, debug: bool) -> int:
         with Stop().listening() as stop:
             work(stop)
     except (Failure, OSError) as error:
+        if isinstance(error, BrokenPipeError) and is_unread():
+            raise
         if debug:
             traceback.print_exc()
         return complain(error)

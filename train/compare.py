@@ -133,4 +133,4 @@ def show(options: plan.Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.entry(main)

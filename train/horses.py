@@ -98,4 +98,4 @@ def task(options: Config, dataset: "Dataset") -> "Task":
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.entry(main)

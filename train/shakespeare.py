@@ -73,4 +73,4 @@ def task(options: Config, text: "Text") -> "Task":
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.entry(main)

@@ -1,6 +1,7 @@
 """What a run's numbers depend on beside its configuration."""
 
 import importlib.metadata
+import os
 import pathlib
 import platform
 import subprocess
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "optax-gc", "tensorflow-datasets")
+NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia/version")
 
 
 def environment() -> dict[str, Any]:
@@ -20,6 +22,21 @@ def environment() -> dict[str, Any]:
         "devices": [device.device_kind for device in jax.devices()],
         "commit": commit(),
     }
+
+
+def unused_card(driver: pathlib.Path = NVIDIA_DRIVER) -> str | None:
+    """Returns what to tell a user whose NVIDIA card JAX does not see, else None.
+
+    Args:
+      driver: a file that the card's driver makes.
+    """
+    chosen = os.environ.get("JAX_PLATFORMS", "")
+    if chosen or not driver.exists() or jax.default_backend() != "cpu":
+        return None
+    return (
+        "this machine has an NVIDIA card, and JAX sees the CPU alone. To train on the "
+        "card: pip install -U 'jax[cuda13]'"
+    )
 
 
 def commit() -> str | None:

@@ -21,7 +21,7 @@ from train.record.console import (
     epoch_line,
     layer_table,
 )
-from train.record.environment import environment
+from train.record.environment import environment, unused_card
 from train.record.shares import Shares
 
 
@@ -78,6 +78,8 @@ class Reporter:
           UsageError: if the run in the folder was on other data.
         """
         self.config, self.about = config, about
+        if card := unused_card():
+            self.warn(card)
         self.say(f"Data     {about.name}: {about.reason}")
         self.say(f"         {about.text}")
         if self.workdir and (self.workdir / "config.json").exists():
