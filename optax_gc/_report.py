@@ -3,7 +3,9 @@
 import dataclasses
 import html
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +14,27 @@ from optax_gc._axes import AxesSpec, Leaf, PyTree, fan_in, notes, resolve
 from optax_gc._centralize import centralize, widen
 
 _COLUMNS: dict[str, Callable[[Leaf], str]] = {
-    "path": lambda leaf: leaf.path,
     "shape": lambda leaf: str(leaf.shape),
     "fan-in axes": lambda leaf: "-" if leaf.axes is None else str(leaf.axes),
     "size": lambda leaf: "-" if leaf.fan_in is None else str(leaf.fan_in),
-    "removed": lambda leaf: _percent(leaf.removed),
     "chance": lambda leaf: _percent(leaf.chance),
     "why": lambda leaf: f"{leaf.why} ?" if leaf.doubt else leaf.why,
 }
+_NAMES = ("path", "shape", "fan-in axes", "size", "removed", "chance", "why")
+_REPEATED = 3  # rows that differ in one number of their paths alone, to be one line
 _MEASURED = ("removed", "chance")  # shown where updates were given
 _NUMBERS = ("size", *_MEASURED)
+_Key = tuple[str, str, Any]  # a path before and after a number, and what is alike
+_NO_KEY: _Key = ("", "", None)
+_RANGE = re.compile(r"[0-9]+\.\.[0-9]+")
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
     """A table of what centralizing does to each leaf; print it, or read its `rows`.
+
+    Three or more leaves that differ in one number of their paths alone, as the layers
+    of a stack do, are printed as one line: ``h/0..11/mlp/kernel x 12``.
 
     Attributes:
       rows: One for each leaf, a `Leaf`.
@@ -67,11 +75,14 @@ class Report:
 
     def _cells(self) -> list[list[str]]:
         measured = any(leaf.removed is not None for leaf in self.rows)
-        names = [name for name in _COLUMNS if measured or name not in _MEASURED]
-        return [
-            names,
-            *([_COLUMNS[name](leaf) for name in names] for leaf in self.rows),
-        ]
+        names = [name for name in _NAMES if measured or name not in _MEASURED]
+        lines = []
+        for path, leaves in grouped(self.rows):
+            cells = {name: write(leaves[0]) for name, write in _COLUMNS.items()}
+            cells["removed"] = _range([leaf.removed for leaf in leaves])
+            cells["path"] = path if len(leaves) == 1 else f"{path} x {len(leaves)}"
+            lines.append([cells[name] for name in names])
+        return [names, *lines]
 
     def _footer(self) -> list[str]:
         chosen = [leaf for leaf in self.rows if leaf.axes is not None]
@@ -82,12 +93,46 @@ class Report:
             f"{share:.1%} of {numbers:,} parameters."
         )
         doubts = [
-            f"? {leaf.path}: {leaf.doubt}. Settle it with "
-            f"{{{leaf.path!r}: {leaf.axes}}} or other axes."
-            for leaf in self.rows
-            if leaf.doubt
+            f"? {path}: {leaves[0].doubt}. Settle it with "
+            f"{{{_RANGE.sub('*', path)!r}: {leaves[0].axes}}} or other axes."
+            for path, leaves in grouped(self.rows)
+            if leaves[0].doubt
         ]
         return [total, *doubts, *self.notes]
+
+
+def grouped(rows: Sequence[Leaf]) -> Iterator[tuple[str, list[Leaf]]]:
+    """Yields the rows, those of repeated layers together, in the order of the first.
+
+    Each with its path, in which the numbers of the layers stand as ``0..11``.
+    """
+    alike: dict[_Key, dict[int, Leaf]] = {}
+    for row in rows:
+        for key, number in _templates(row):
+            alike.setdefault(key, {})[number] = row
+    done: set[str] = set()
+    for row in rows:
+        if row.path in done:
+            continue
+        keys = [key for key, _ in _templates(row)]
+        best = max(keys, key=lambda key: len(alike[key]), default=_NO_KEY)
+        stack = alike.get(best, {})
+        first, last = min(stack, default=0), max(stack, default=0)
+        paths = {leaf.path for leaf in stack.values()}
+        gaps = last - first + 1 > len(stack)
+        if len(stack) < _REPEATED or gaps or done & paths:
+            yield row.path, [row]
+            continue
+        done |= paths
+        leaves = [stack[number] for number in range(first, last + 1)]
+        yield f"{best[0]}{first}..{last}{best[1]}", leaves
+
+
+def _templates(row: Leaf) -> Iterator[tuple[_Key, int]]:
+    """Yields for each number in a path what rows that differ in it alone share."""
+    same = (row.shape, row.axes, row.outputs, row.stacked, row.why, row.doubt)
+    for found in re.finditer(r"[0-9]+", row.path):
+        yield (row.path[: found.start()], row.path[found.end() :], same), int(found[0])
 
 
 def describe(
@@ -190,3 +235,12 @@ def _energy(x: jax.Array) -> jax.Array:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.2%}"
+
+
+def _range(shares: Sequence[float | None]) -> str:
+    """Returns the one share of all, or the least and the largest."""
+    known = sorted(share for share in shares if share is not None)
+    if not known:
+        return "-"
+    low, high = _percent(known[0]), _percent(known[-1])
+    return high if low == high else f"{low.removesuffix('%')}..{high}"

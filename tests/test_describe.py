@@ -150,3 +150,58 @@ def test_the_removed_energy_takes_the_axes_it_is_given():
     x = {"kernel": jnp.array([[1.0, -1.0], [1.0, -1.0]])}
     assert removed_energy(x)["kernel"] == 1
     assert removed_energy(x, {"kernel": 1})["kernel"] == 0
+
+
+def layer(shape=(8, 8)):
+    return {"mlp": {"kernel": jnp.ones(shape), "bias": jnp.ones(shape[-1])}}
+
+
+STACK = {"h": {str(i): layer() for i in range(12)}, "head": layer()}
+
+
+def table(params, **kwargs):
+    lines = str(describe(params, **kwargs)).splitlines()[2:]
+    return lines[: lines.index("")]
+
+
+def test_repeated_layers_are_one_line():
+    assert [line.split("  ")[0] for line in table(STACK)] == [
+        "h/0..11/mlp/bias x 12", "h/0..11/mlp/kernel x 12", "head/mlp/bias",
+        "head/mlp/kernel",
+    ]  # fmt: skip
+    assert len(describe(STACK).rows) == 26
+    assert "13 of 26 leaves are centralized" in str(describe(STACK))
+
+
+def test_a_layer_that_differs_or_a_gap_stands_alone():
+    params = {"h": {str(i): layer((8, 8 + (i == 3))) for i in range(4)}}
+    paths = [line.split("  ")[0] for line in table(params)]
+    assert "h/0..2/mlp/kernel x 3" in paths
+    assert "h/3/mlp/kernel" in paths
+    gap = {"h": {str(i): layer() for i in (0, 1, 3)}}
+    assert len(table(gap)) == 6
+    assert len(table({"h": {str(i): layer() for i in range(2)}})) == 4
+
+
+def test_of_two_numbers_the_one_with_more_layers_is_counted():
+    params = {
+        f"h_{i}": {f"Dense_{j}": {"kernel": jnp.ones((8, 4))} for j in range(4)}
+        for i in range(3)
+    }
+    assert [line.split("  ")[0] for line in table(params)] == [
+        f"h_{i}/Dense_0..3/kernel x 4" for i in range(3)
+    ]
+
+
+def test_a_line_of_several_has_the_range_of_what_is_removed_and_one_override():
+    params = {f"h_{i}": {"kernel": jnp.zeros((3, 8, 16))} for i in range(3)}
+    grads = {
+        f"h_{i}": {"kernel": jnp.ones((3, 8, 16)).at[0].set(1 + i)} for i in range(3)
+    }
+    report = describe(params, updates=grads)
+    shares = [row.removed for row in report.rows]
+    (line,) = table(params, updates=grads)
+    assert f"{100 * min(shares):.2f}..{max(shares):.2%}" in line
+    assert "? h_0..2/kernel: " in str(report)
+    assert "Settle it with {'h_*/kernel': (0, 1)}" in str(report)
+    assert not any(r.doubt for r in describe(params, {"h_*/kernel": (0, 1)}).rows)
