@@ -8,9 +8,11 @@ import time
 
 import numpy as np
 import pytest
+import small_horses
 
 from train import compare, plan
 from train.record import statistics
+from train.tasks import horses as task
 
 
 def options(**kwargs):
@@ -125,9 +127,11 @@ def compared(small_data_dir, tmp_path_factory):
         "--batch-size=4", "--seeds=1", "--optimizer=sgd", "--learning-rate=0.01",
         f"--out={out}",
     ]  # fmt: skip
-    assert compare.main([*args, "--arms", "none"]) == 0
-    before = (out / "none-seed0" / "summary.json").stat().st_mtime_ns
-    assert compare.main(args) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "CNN", small_horses.small())
+        assert compare.main([*args, "--arms", "none"]) == 0
+        before = (out / "none-seed0" / "summary.json").stat().st_mtime_ns
+        assert compare.main(args) == 0
     assert (out / "none-seed0" / "summary.json").stat().st_mtime_ns == before
     return {run.arm: run for run in statistics.read_runs(out)}, out
 
@@ -143,9 +147,7 @@ def test_a_finished_run_is_kept_and_the_others_are_added(compared):
 def test_with_sgd_the_fan_in_means_drift_without_gc_and_stay_with_it(compared):
     runs, _ = compared
     drift = {arm: run.diagnostics[0]["mean_drift"] for arm, run in runs.items()}
-    assert set(drift["none"]) == {
-        *(f"Conv_{i}/kernel" for i in range(5)), "Dense_0/kernel", "Dense_1/kernel",
-    }  # fmt: skip
+    assert set(drift["none"]) == {"Conv_0/kernel", "Dense_0/kernel"}
     assert all(value > 1e-7 for value in drift["none"].values())
     for arm in ("gradient", "update"):
         assert all(value < 1e-8 for value in drift[arm].values())

@@ -29,7 +29,7 @@ FASHION = """
 from train.fashion import Config
 from train.tasks import fashion, resnet
 fashion.VALIDATION = 5
-resnet.FEATURES = (8, 16)
+resnet.FEATURES = (8,)
 task = fashion.Fashion(dataset((8, 8, 1), 4))
 config = Config(batch_size=5, epochs=1, optimizer="sgd", learning_rate=0.01)
 """
