@@ -20,10 +20,11 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
 root_doc = "docs/index"
 include_patterns = [
     "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/*.png",
-    "benchmarks/README.md", "notebooks/*.ipynb", "results/first/README.md",
-    "results/first/*/*.png",
+    "benchmarks/README.md", "notebooks/*.ipynb", "results/*.md", "results/*.png",
+    "results/first/README.md", "results/first/*/*.png",
 ]  # fmt: skip
-exclude_patterns = ["build", "runs", ".venv"]
+exclude_patterns = ["build", "runs", ".venv", "results/FINDING.md"]
+html_extra_path = ["root"]  # the site's front door leads to docs/index.html
 html_theme = "furo"
 html_title = f"optax_gc {release}"
 html_theme_options = {"source_repository": address} if address else {}

@@ -176,3 +176,27 @@ def test_the_committed_choice_is_that_of_the_sweep():
         if task.name in chosen:
             losses = sweep.read_sweep(ROOT, task)
             assert chosen[task.name] == choose.choice(losses, task)
+
+
+def prose(path):
+    """The text of a file with single spaces and no emphasis."""
+    return " ".join(path.read_text().replace("*", "").split())
+
+
+def test_the_finding_and_the_readme_state_what_the_records_hold():
+    finding, readme = prose(ROOT / "FINDING.md"), prose(ROOT.parent / "README.md")
+    choices = json.loads((ROOT / "choice.json").read_text())
+    made = confirm.primary(ROOT)
+    corrected = confirm.holm([one.p for one in made], page.FAMILY)
+    for one, p in zip(made, corrected, strict=True):
+        runs = confirm.confirmed(ROOT, one.task)
+        accuracy = confirm.difference(one.task, runs, one.arm, "test_accuracy")
+        goal = confirm.target(ROOT, one.task, choices[one.task.name]["rates"]["none"])
+        race = confirm.race(one.task, runs, one.arm, goal)
+        low, high = race.interval
+        for text in (finding, readme):
+            assert page.stated(one) in text
+            assert f"{race.ratio:.3f} [{low:.3f}, {high:.3f}]" in text
+            assert one.answer(p) in text
+            assert race.answer in text
+        assert f"{page.stated(accuracy, 100, 2)} points" in finding

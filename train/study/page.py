@@ -17,10 +17,7 @@ from train.study.confirm import Difference
 from train.study.tasks import TASKS, StudyTask
 
 FAMILY = sum(len(task.arms) for task in TASKS)
-PICTURE = """<picture>
-<source media="(prefers-color-scheme: dark)" srcset="study-dark.png">
-<img alt="Loss over learning rate of each arm, and paired differences" src="study.png">
-</picture>"""
+PICTURE = "![Loss over learning rate of each arm, and paired differences](study.png)"
 
 
 def page(root: pathlib.Path) -> str:

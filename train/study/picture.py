@@ -11,6 +11,7 @@ from train.study.confirm import Difference
 from train.study.tasks import StudyTask
 
 NAMES = {"none": "without GC", "gradient": "GC", "update": "GC on the update"}
+GROUND = {"light": "#ffffff", "dark": "#0d1117"}
 INK = {"light": "#24292f", "dark": "#e6edf3"}
 COLORS = {
     "light": {"none": "#57606a", "gradient": "#0969da", "update": "#bc4c00"},
@@ -23,7 +24,7 @@ def draw(
     theme: str,
     path: pathlib.Path,
 ) -> None:
-    """Draws one column a task into a PNG with a transparent ground.
+    """Draws one column a task into a PNG.
 
     Args:
       parts: each task with its sweep, and its confirmed differences if there are any.
@@ -55,7 +56,9 @@ def draw(
             ncols=len(labels),
             loc="outside lower center",
         )
-        figure.savefig(path, dpi=130, transparent=True, metadata={"Software": None})
+        figure.savefig(
+            path, dpi=130, facecolor=GROUND[theme], metadata={"Software": None}
+        )
 
 
 def draw_losses(
