@@ -33,6 +33,6 @@ html_show_sphinx = False
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # notebooks/build.py has run it
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
+autodoc_typehints = "description"
 # The notebook, the changelog and the plan begin at lower headings than their pages.
 suppress_warnings = ["myst.header"]
