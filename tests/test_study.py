@@ -44,6 +44,14 @@ def test_a_diverged_or_worse_run_counts_as_the_start_and_an_open_one_not(tmp_pat
     }  # fmt: skip
 
 
+def test_a_sweep_is_whole_with_every_arm_at_every_rate_with_every_seed():
+    assert sweep.is_whole(LOSSES, TASK)
+    assert not sweep.is_whole({}, TASK)
+    fewer = {key: value for key, value in LOSSES.items() if key != ("none", 0.2)}
+    assert not sweep.is_whole(fewer, TASK)
+    assert not sweep.is_whole({**LOSSES, ("none", 0.2): {100: 0.5}}, TASK)
+
+
 def test_the_best_rate_is_that_of_the_lowest_mean_and_must_be_bracketed():
     assert sweep.best_rate(LOSSES, "none") == 0.2
     assert sweep.is_bracketed(LOSSES, "none")
@@ -138,7 +146,7 @@ def test_a_choice_is_written_once_and_only_if_it_is_bracketed(
     monkeypatch.setattr(choose, "TASKS", (TASK,))
     monkeypatch.setattr("sys.argv", ["choose", str(tmp_path), "toy"])
     assert choose.main() == 1
-    assert "must have finished runs of none, got none" in capsys.readouterr().err
+    assert "every rate with every seed, got 0 runs" in capsys.readouterr().err
     for (arm, rate), by_seed in LOSSES.items():
         for seed, loss in by_seed.items():
             write_run(tmp_path / "sweep/toy", arm, rate, seed, validation_loss=loss)

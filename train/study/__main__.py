@@ -23,7 +23,7 @@ def main() -> None:
     parts = [
         (task, losses, [found for found in confirmed if found.task is task])
         for task in TASKS
-        if (losses := sweep.read_sweep(root, task))
+        if sweep.is_whole(losses := sweep.read_sweep(root, task), task)
     ]
     picture.draw(parts, "light", root / "study.png")
     picture.draw(parts, "dark", root / "study-dark.png")

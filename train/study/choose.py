@@ -51,8 +51,6 @@ def resolution_text(losses: sweep.Losses, task: StudyTask, arm: str) -> str:
 
 def wrong(losses: sweep.Losses, arm: str) -> str | None:
     """Returns why an arm's rate cannot be chosen yet, None if it can."""
-    if not sweep.rates(losses, arm):
-        return f"the sweep must have finished runs of {arm}, got none. Run it first."
     if not sweep.is_bracketed(losses, arm):
         return (
             f"the best rate of {arm} must lie within the sweep, got its edge "
@@ -70,6 +68,13 @@ def main() -> int:
     (task,) = (task for task in TASKS if task.name == args.task)
     losses = sweep.read_sweep(args.root, task)
     arms = ("none", *task.arms)
+    if not sweep.is_whole(losses, task):
+        print(
+            f"error: the sweep of {task.name} must have every arm at every rate with "
+            f"every seed, got {sum(map(len, losses.values()))} runs. Finish it first.",
+            file=sys.stderr,
+        )
+        return 1
     for arm in arms:
         fault = wrong(losses, arm)
         if fault:

@@ -37,7 +37,7 @@ def page(root: pathlib.Path) -> str:
     ]
     for task in TASKS:
         losses = sweep.read_sweep(root, task)
-        if losses:
+        if sweep.is_whole(losses, task):
             parts += task_text(root, task, losses, choices.get(task.name))
     return "\n\n".join(parts) + "\n"
 

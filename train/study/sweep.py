@@ -33,6 +33,13 @@ def read_sweep(root: pathlib.Path, task: StudyTask) -> Losses:
     return found
 
 
+def is_whole(losses: Losses, task: StudyTask) -> bool:
+    """Tells whether every arm has the same rates, and every rate the same seeds."""
+    of_arms = {tuple(rates(losses, arm)) for arm in ("none", *task.arms)}
+    seeds = {tuple(sorted(by_seed)) for by_seed in losses.values()}
+    return len(of_arms) == 1 == len(seeds)
+
+
 def rates(losses: Losses, arm: str) -> list[float]:
     """Returns the rates of an arm, ascending."""
     return sorted(rate for name, rate in losses if name == arm)
