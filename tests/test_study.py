@@ -47,6 +47,8 @@ def test_a_diverged_or_worse_run_counts_as_the_start_and_an_open_one_not(tmp_pat
 def test_a_sweep_is_whole_with_every_arm_at_every_rate_with_every_seed():
     assert sweep.is_whole(LOSSES, TASK)
     assert not sweep.is_whole({}, TASK)
+    one = {key: {100: by_seed[100]} for key, by_seed in LOSSES.items()}
+    assert not sweep.is_whole(one, TASK)
     fewer = {key: value for key, value in LOSSES.items() if key != ("none", 0.2)}
     assert not sweep.is_whole(fewer, TASK)
     assert not sweep.is_whole({**LOSSES, ("none", 0.2): {100: 0.5}}, TASK)

@@ -34,10 +34,10 @@ def read_sweep(root: pathlib.Path, task: StudyTask) -> Losses:
 
 
 def is_whole(losses: Losses, task: StudyTask) -> bool:
-    """Tells whether every arm has the same rates, and every rate the same seeds."""
+    """Tells whether all arms have the same rates, and all rates the same two seeds."""
     of_arms = {tuple(rates(losses, arm)) for arm in ("none", *task.arms)}
     seeds = {tuple(sorted(by_seed)) for by_seed in losses.values()}
-    return len(of_arms) == 1 == len(seeds)
+    return len(of_arms) == 1 == len(seeds) and len(*seeds) > 1
 
 
 def rates(losses: Losses, arm: str) -> list[float]:
