@@ -95,8 +95,8 @@ def holm(p_values: Sequence[float], family: int) -> list[float]:
 
     Args:
       p_values: of the comparisons that were made.
-      family: the number of those that were planned. One that is not made yet counts as
-        if its p-value were smaller than all others': no correction is too small.
+      family: the number of those that were planned. While some are not made yet, each
+        p-value is multiplied by it, as Bonferroni's: never too small a correction.
 
     References:
       Holm, "A simple sequentially rejective multiple test procedure", 1979.

@@ -90,8 +90,8 @@ def draw_differences(
 ) -> None:
     """Draws each arm's paired differences at each rate, over the band of the margin.
 
-    The bars are 95 % intervals, by the deviation pooled over the rates; the diamonds
-    are the confirmed differences, each arm at its own best rate, with fresh seeds.
+    The bars are 95 % intervals, by the deviation pooled over the rates about the best;
+    the diamonds, beside the best rate, are the confirmed differences of fresh seeds.
     """
     from scipy import stats
 
