@@ -1,11 +1,11 @@
-"""`python -m train.horses` with a network that starts at once.
+"""`python -m train.horses` and `compare` with a network that starts at once.
 
 For what is tested of the engine around it; the real one runs in `test_horses.py`.
 """
 
 import sys
 
-from train import config, horses
+from train import compare, config, horses, jobs
 
 
 def small():
@@ -24,13 +24,16 @@ def small():
     return Small
 
 
-def main():
+def install():
     config.prepare_jax()
     from train.tasks import horses as task
 
     task.CNN = small()
-    return horses.main()
 
 
+if __name__ == "__mp_main__":  # a process of a comparison
+    jobs.prepare_jax = install
 if __name__ == "__main__":
-    sys.exit(main())
+    install()
+    command = compare if sys.argv[1] == "compare" else horses
+    sys.exit(command.main(sys.argv[1 + (command is compare) :]))

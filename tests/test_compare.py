@@ -164,7 +164,7 @@ def test_arms_see_the_same_first_batch(compared):
 def sweep(small_data_dir, out, *args):
     """The command that runs two rates at a time."""
     return [
-        sys.executable, "-m", "train.compare", "--dataset=pictures",
+        sys.executable, small_horses.__file__, "compare", "--dataset=pictures",
         f"--data-dir={small_data_dir}", "--batch-size=4", "--optimizer=sgd",
         "--seeds=1", "--arms", "gradient", "--jobs=2", f"--out={out}", *args,
     ]  # fmt: skip

@@ -66,8 +66,11 @@ def results(task, devices):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("devices", [2, 3, 8])
-@pytest.mark.parametrize("task", [HORSES, FASHION], ids=["horses", "fashion"])
+@pytest.mark.parametrize(
+    ("task", "devices"),
+    [(HORSES, 2), (HORSES, 3), (HORSES, 8), (FASHION, 2), (FASHION, 8)],
+    ids=["horses-2", "horses-3", "horses-8", "fashion-2", "fashion-8"],
+)
 def test_several_devices_train_as_one_does(task, devices):
     ours, theirs = results(task, devices), results(task, 1)
     for one, other in zip(ours, theirs, strict=True):

@@ -25,6 +25,18 @@ def run(data_dir, *args, before=(), module=("-m", "train.horses"), **kwargs):
     return subprocess.run(command, capture_output=True, text=True, **kwargs)
 
 
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Runs the command in this process, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(data_dir, *args):
+        status = horses.main([*map(str, args), f"--data-dir={data_dir}"])
+        return subprocess.CompletedProcess(args, status, *capsys.readouterr())
+
+    return call
+
+
 def assert_one_line(done, status, *parts):
     assert done.returncode == status, (done.stdout, done.stderr)
     assert done.stderr.startswith("error: ")
@@ -82,10 +94,10 @@ def prepared(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.99])
-def test_a_cut_record_file(prepared, kept):
+def test_a_cut_record_file(prepared, kept, call):
     path = next(prepared.glob("pictures/1.0.0/*train.array_record*"))
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
-    done = run(prepared, "--dataset=pictures", "--workdir", prepared / "run")
+    done = call(prepared, "--dataset=pictures", "--workdir", prepared / "run")
     assert_one_line(done, 1, "of pictures cannot be read", "then prepare it anew")
 
 
@@ -141,9 +153,9 @@ def test_a_disk_that_is_full_at_the_first_checkpoint(small_data_dir, tmp_path):
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 2
 
 
-def test_a_workdir_that_is_not_a_folder(small_data_dir, tmp_path):
+def test_a_workdir_that_is_not_a_folder(small_data_dir, tmp_path, call):
     (tmp_path / "file").touch()
-    done = run(
+    done = call(
         small_data_dir, "--dataset=pictures", "--workdir", tmp_path / "file" / "run"
     )
     assert_one_line(done, 1, "Not a directory", str(tmp_path / "file" / "run"))
@@ -251,12 +263,12 @@ def test_debug_shows_the_traceback(tmp_path):
         ),
     ],
 )
-def test_nonsense_on_the_command_line(args, message, tmp_path):
-    assert_one_line(run(tmp_path, *args, cwd=tmp_path), 2, message)
+def test_nonsense_on_the_command_line(args, message, tmp_path, call):
+    assert_one_line(call(tmp_path, *args), 2, message)
 
 
-def test_a_batch_larger_than_the_set(small_data_dir, tmp_path):
-    done = run(small_data_dir, "--dataset=pictures", "--batch-size=13", cwd=tmp_path)
+def test_a_batch_larger_than_the_set(small_data_dir, call):
+    done = call(small_data_dir, "--dataset=pictures", "--batch-size=13")
     assert_one_line(
         done, 2, "--batch-size must be at most the 12 training images, got 13."
     )
@@ -275,10 +287,10 @@ def test_data_without_labels_is_refused(tmp_path, capsys):
 
 
 def test_a_full_small_disk(small_data_dir, tmp_path):
-    """A workdir on a file system of 600 kB, where mounting one is allowed."""
+    """A workdir on a file system of 100 kB, where mounting one is allowed."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)]
     if (
         shutil.which("mount") is None
         or subprocess.run(mount, capture_output=True).returncode
@@ -287,7 +299,7 @@ def test_a_full_small_disk(small_data_dir, tmp_path):
     try:
         done = run(
             small_data_dir, "--dataset=pictures", "--epochs=1", "--batch-size=4",
-            "--workdir", folder / "run",
+            "--workdir", folder / "run", module=SMALL,
         )  # fmt: skip
         assert_one_line(
             done, 1, "cannot write a checkpoint into", "No space left on device"
