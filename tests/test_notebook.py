@@ -9,11 +9,15 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 PARAMETERS = """
-import pathlib, tempfile
+import pathlib, sys, tempfile
 from train.config import prepare_jax
 prepare_jax()
 import jax
-EPOCHS, BATCH_SIZE = 1, 4
+sys.path.append("tests")
+import small_horses
+from train.tasks import decoder, horses
+decoder.LAYERS, horses.CNN = 1, small_horses.small()
+SEEDS, TEXT_BYTES, HORSES_EPOCHS = 1, 30_000, 1
 DATASET, DATA_DIR = "pictures", pathlib.Path({data_dir!r})
 RUNS = pathlib.Path(tempfile.mkdtemp())
 """
