@@ -23,8 +23,11 @@ class Small(nn.Module):
 
 task = Horses(dataset((64, 64, 3), 2))
 task.model = Small()
-config = Config(batch_size=12, epochs=1, optimizer="sgd", learning_rate=1.0)
+config = Config(
+    batch_size=12, epochs=1, optimizer="sgd", learning_rate=1.0, feed="host"
+)
 """
+ON_DEVICES = HORSES.replace('"host"', '"device"')
 FASHION = """
 from train.fashion import Config
 from train.tasks import fashion, resnet
@@ -67,11 +70,14 @@ def results(task, devices):
 
 
 @pytest.mark.parametrize(
-    ("task", "devices"),
-    [(HORSES, 2), (HORSES, 3), (HORSES, 8), (FASHION, 2), (FASHION, 8)],
-    ids=["horses-2", "horses-3", "horses-8", "fashion-2", "fashion-8"],
-)
-def test_several_devices_train_as_one_does(task, devices):
-    ours, theirs = results(task, devices), results(task, 1)
+    ("task", "devices", "alone"),
+    [
+        (HORSES, 2, HORSES), (HORSES, 3, HORSES), (HORSES, 8, HORSES),
+        (FASHION, 2, FASHION), (FASHION, 8, FASHION), (ON_DEVICES, 3, HORSES),
+    ],
+    ids=["horses-2", "horses-3", "horses-8", "fashion-2", "fashion-8", "on-devices-3"],
+)  # fmt: skip
+def test_several_devices_train_as_one_does(task, devices, alone):
+    ours, theirs = results(task, devices), results(alone, 1)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -265,6 +265,15 @@ def test_a_stopped_run_goes_on_with_its_statistics_and_ends_the_same(
     assert fingerprint(tmp_path / "gc") == fingerprint(runs / "gc")
 
 
+@pytest.mark.usefixtures("shallow")
+def test_with_the_images_on_the_device_the_run_is_the_same(runs, tmp_path):
+    assert run(tmp_path / "gc", "--gc", "--evaluations=9", "--feed=device") == 0
+    (ours, *_), (theirs, *_) = map(fingerprint, (tmp_path / "gc", runs / "gc"))
+    for one, other in zip(ours, theirs, strict=True):
+        one, other = map(jax.tree.leaves, (one, other))
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
 def fingerprint(folder):
     """All numbers of a run but its times."""
     names = ("metrics.jsonl", "diagnostics.jsonl", "evaluations.jsonl")

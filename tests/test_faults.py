@@ -220,12 +220,12 @@ def test_after_divergence_the_last_good_checkpoint_is_there(
     workdir = tmp_path / "run"
     seen = []
 
-    def poisoned(program, state, batches, key, progress, on_step):
+    def poisoned(program, state, works, key, progress, *told):
         seen.append(progress.epoch)
         if progress.epoch == 2:
             params = jax.tree.map(lambda x: x * np.nan, state.params)
             state = state.replace(params=params)
-        return healthy(program, state, batches, key, progress, on_step)
+        return healthy(program, state, works, key, progress, *told)
 
     healthy = epoch.train_epoch
     monkeypatch.setattr(epoch, "train_epoch", poisoned)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from train import data
-from train.engine import arms, batches, program
+from train.engine import arms, batches
 from train.engine.axes import fan_in_axes
 from train.engine.optimizer import optimizer
 from train.engine.state import init_state
@@ -36,7 +36,7 @@ def step_and_state(gc, mesh):
 def traced_step(gc):
     mesh = batches.all_devices()
     step, state = step_and_state(gc, mesh)
-    batch = program.batch_shapes(TASK.splits["train"], 4, mesh)
+    batch = batches.batch_shapes(TASK.splits["train"], 4, mesh)
     return jax.jit(step).trace(state, batch, COUNT, KEY)
 
 
@@ -67,6 +67,6 @@ def test_the_step_compiles_for_a_tpu_where_its_compiler_is_installed():
     state = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), state
     )
-    batch = program.batch_shapes(TASK.splits["train"], 4, mesh)
+    batch = batches.batch_shapes(TASK.splits["train"], 4, mesh)
     compiled = jax.jit(step).lower(state, batch, COUNT, KEY).compile()
     assert "all-reduce" in compiled.as_text()

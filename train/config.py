@@ -13,6 +13,7 @@ MAX_CPU_DEVICES = 16
 
 Optimizer = Literal["rmsprop", "sgd", "adam", "adamw"]
 Placement = Literal["gradient", "update"]
+Feed = Literal["auto", "host", "device"]
 
 
 def default_data_dir() -> pathlib.Path:
@@ -72,6 +73,9 @@ class Training:
 
     learning_rate: float
     """Step size of the optimizer, per step."""
+
+    feed: Feed = "auto"
+    """Where training data wait: on an accelerator if they fit, else on the host."""
 
     evaluate: bool = True
     """Measure loss and accuracy on the held-out data after every epoch."""
@@ -155,7 +159,7 @@ class Config(Training):
 
 NOT_RESULTS = frozenset(
     {
-        *("data_dir", "debug", "workdir", "resume"),
+        *("data_dir", "debug", "workdir", "resume", "feed"),
         *("distributed", "coordinator", "num_processes", "process_id"),
     }
 )  # options that a resumed run may have different

@@ -41,9 +41,7 @@ def deal(examples: Examples, indices: np.ndarray, batch_size: int, mesh: Mesh) -
     It is padded to `batch_size`, and that to a multiple of the devices.
     """
     size = padded_size(batch_size, mesh)
-    padded = np.pad(indices, (0, size - len(indices)))
-    order = np.arange(size, dtype=np.int32).reshape(-1, mesh.size).T.ravel()
-    rows = padded[order]
+    rows, positions = dealt(indices, size, mesh), order(size, mesh)
     sharding = NamedSharding(mesh, P("batch"))
 
     def spread(x: Any, take: Callable[[Any], np.ndarray]) -> Array:
@@ -53,7 +51,29 @@ def deal(examples: Examples, indices: np.ndarray, batch_size: int, mesh: Mesh) -
     def put(x: np.ndarray) -> Array:
         return spread(x, lambda index: take(x, rows[index[0]]))
 
-    return Batch(jax.tree.map(put, examples), spread(order, lambda index: order[index]))
+    at = spread(positions, lambda index: positions[index])
+    return Batch(jax.tree.map(put, examples), at)
+
+
+def order(size: int, mesh: Mesh) -> np.ndarray:
+    """Returns the positions in the batch, int32 `(size,)`, in the devices' order."""
+    return np.arange(size, dtype=np.int32).reshape(-1, mesh.size).T.ravel()
+
+
+def dealt(indices: np.ndarray, size: int, mesh: Mesh) -> np.ndarray:
+    """Returns the indices, padded with 0 to `size`, in the devices' order."""
+    return np.pad(indices, (0, size - len(indices)))[order(size, mesh)]
+
+
+def batch_shapes(examples: Examples, size: int, mesh: Mesh) -> Batch:
+    """Returns the shapes of a batch of `size` examples, spread over the devices."""
+    spread = NamedSharding(mesh, P("batch"))
+
+    def shape_of(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=spread)
+
+    positions = jax.ShapeDtypeStruct((size,), np.int32, sharding=spread)
+    return Batch(jax.tree.map(shape_of, examples), positions)
 
 
 def epoch_batches(

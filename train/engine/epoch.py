@@ -3,16 +3,17 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
 from jax import Array
 
-from train.engine.batches import Batch
 from train.engine.checkpoint import Progress
+from train.engine.feed import Work
 from train.engine.program import Program
 from train.engine.state import State
+from train.engine.step import Totals
 from train.faults import Failure
 
 
@@ -23,56 +24,74 @@ class Diverged(Failure):
 def train_epoch(
     program: Program,
     state: State,
-    batches: Iterable[tuple[Batch, int]],
+    works: Iterator[Work],
     key: Array,
     progress: Progress,
-    on_step: Callable[[State, Progress, dict[str, float]], bool],
+    on_step: Callable[[State, Progress, dict[str, float]], None],
+    go_on: Callable[[], bool],
 ) -> tuple[State, Progress]:
-    """Takes one step a batch, until they end or `on_step` says so.
+    """Does some work after the other, until it ends or is to stop.
 
     Args:
       program: the compiled functions.
       state: the state at the start.
-      batches: each batch and the number of examples in it.
+      works: the steps to take.
       key: the key of the run's steps.
       progress: how far the epoch is at the start.
-      on_step: called after each step with the state, the progress and the share that
-        each kernel's gradient lost; returns whether to go on. Its time is not counted.
+      on_step: called of each step with the state after its work, the progress and the
+        share that each kernel's gradient lost. Its time is not counted.
+      go_on: called after each work, whether to go on; its time neither.
 
     Raises:
       Diverged: if a step's loss is not finite.
     """
     start = time.perf_counter() - progress.seconds
-    batches = iter(batches)
-    batch = next(batches, None)
-    while batch is not None:
-        examples, count = batch
-        state, *told = program.train_step(state, examples, np.int32(count), key)
-        batch = next(batches, None)  # made ready while the devices work
-        (loss, correct), removed = jax.tree.map(float, jax.device_get(told))
-        progress = dataclasses.replace(
-            progress,
-            steps=progress.steps + 1,
-            images=progress.images + count,
-            loss=progress.loss + loss,
-            correct=progress.correct + correct,
-            seconds=time.perf_counter() - start,
-            removed={
-                path: progress.removed.get(path, 0.0) + share
-                for path, share in removed.items()
-            },
-        )
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"the loss is {loss / count} at epoch {progress.epoch}, "
-                f"step {progress.steps}."
-            )
+    work = next(works, None)
+    while work is not None:
+        state, *told = program.train_steps(state, *work.inputs, key)
+        counts, work = work.counts, next(works, None)  # while the devices work
+        told = jax.tree.map(np.atleast_1d, jax.device_get(told))
         pause = time.perf_counter()
-        go_on = on_step(state, progress, removed)
-        start += time.perf_counter() - pause
-        if not go_on:
+        for i, count in enumerate(counts):
+            totals, removed = jax.tree.map(lambda x, i=i: float(x[i]), told)
+            progress = advanced(progress, count, totals, removed, pause - start)
+            on_step(state, progress, removed)
+        if not go_on():
             break
+        start += time.perf_counter() - pause
     return state, progress
+
+
+def advanced(
+    progress: Progress,
+    count: int,
+    totals: Totals,
+    removed: Mapping[str, float],
+    seconds: float,
+) -> Progress:
+    """Returns the progress after a step on `count` examples.
+
+    Raises:
+      Diverged: if its loss is not finite.
+    """
+    loss, correct = totals
+    step = progress.steps + 1
+    if not math.isfinite(loss):
+        raise Diverged(
+            f"the loss is {loss / count} at epoch {progress.epoch}, step {step}."
+        )
+    return dataclasses.replace(
+        progress,
+        steps=step,
+        images=progress.images + count,
+        loss=progress.loss + loss,
+        correct=progress.correct + correct,
+        seconds=seconds,
+        removed={
+            path: progress.removed.get(path, 0.0) + share
+            for path, share in removed.items()
+        },
+    )
 
 
 def check_finite(state: State, progress: Progress) -> None:

@@ -1,6 +1,7 @@
 """A run: its epochs, its checkpoints and its record."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,15 +14,10 @@ from jax.sharding import Mesh
 from train.config import Config
 from train.engine import arms, checkpoint, epoch, processes
 from train.engine.axes import fan_in_axes
-from train.engine.batches import (
-    Batch,
-    all_devices,
-    deal,
-    epoch_batches,
-    steps_an_epoch,
-)
+from train.engine.batches import all_devices, deal, epoch_batches, steps_an_epoch
 from train.engine.checkpoint import Progress
 from train.engine.evaluation import HeldOut, evaluate_once
+from train.engine.feed import Feed, Work, choose
 from train.engine.optimizer import optimizer
 from train.engine.program import Program, compile_program
 from train.engine.state import State, init_state
@@ -146,38 +142,44 @@ def train(run: Run, state: State, progress: Progress) -> State:
     examples = run.task.splits[split]
     batch = deal(examples, np.arange(size(examples)), size(examples), run.mesh)
     shares = arms.taken_shares(run.config, run.axes, run.start_params)
+    feed = choose(run.config, run.task.splits["train"], run.mesh)
     program = compile_program(
-        run.config, run.task, run.tx, shares, state, batch, run.mesh
+        run.config, run.task, run.tx, shares, state, feed, batch, run.mesh
     )
     held_out = HeldOut(split, batch, size(examples), program.evaluate)
     run.reporter.compiled(program.compile_seconds, split)
     with run.stop.deferred():
         while progress.epoch <= run.config.epochs:
-            state, progress = one_epoch(run, program, state, held_out, progress)
+            state, progress = one_epoch(run, program, feed, state, held_out, progress)
     return state
 
 
 def one_epoch(
-    run: Run, program: Program, state: State, held_out: HeldOut, progress: Progress
+    run: Run,
+    program: Program,
+    feed: Feed,
+    state: State,
+    held_out: HeldOut,
+    progress: Progress,
 ) -> tuple[State, Progress]:
     """Returns the state and progress after the epoch that `progress` is in.
 
     Raises:
-      Interrupted: after the step in hand is done and saved.
+      Interrupted: after the steps in hand are done and saved.
       Diverged: if the loss or the parameters are no longer finite.
     """
     signum = None
 
-    def on_step(state: State, progress: Progress, removed: dict[str, float]) -> bool:
+    def go_on() -> bool:
         nonlocal signum
-        report_step(run, held_out, state, progress, removed)
         signum = processes.any_of_them(run.stop.signum)
         return signum is None
 
     try:
         state, progress = epoch.train_epoch(
-            program, state, batches_left(run, progress), run.step_key, progress, on_step
-        )
+            program, state, works_left(run, feed, progress), run.step_key, progress,
+            functools.partial(report_step, run, held_out), go_on,
+        )  # fmt: skip
         epoch.check_finite(state, progress)
     except epoch.Diverged as error:
         raise epoch.Diverged(f"{error} {run.reporter.after_divergence}") from error
@@ -190,15 +192,15 @@ def one_epoch(
     return state, progress
 
 
-def batches_left(run: Run, progress: Progress) -> Iterator[tuple[Batch, int]]:
-    """Yields each batch that the epoch has still to take, and its size."""
-    examples, batch_size = run.task.splits["train"], run.config.batch_size
-    indices = epoch_batches(
-        run.config.seed, progress.epoch, size(examples), batch_size,
-        keep_rest=run.task.keeps_rest,
+def works_left(run: Run, feed: Feed, progress: Progress) -> Iterator[Work]:
+    """Returns what the epoch has still to do; evaluations wait for a work's end."""
+    batches = epoch_batches(
+        run.config.seed, progress.epoch, size(run.task.splits["train"]),
+        run.config.batch_size, keep_rest=run.task.keeps_rest,
     )  # fmt: skip
-    for rows in indices[progress.steps :]:
-        yield deal(examples, rows, batch_size, run.mesh), len(rows)
+    left = batches[progress.steps :]
+    done = (progress.epoch - 1) * run.steps + progress.steps
+    return feed.works(left, {i for i in range(len(left)) if is_due(run, done + i + 1)})
 
 
 def is_due(run: Run, step: int) -> bool:

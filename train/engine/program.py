@@ -9,26 +9,26 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from train.config import Config
 from train.engine.batches import Batch, padded_size
+from train.engine.feed import Feed
 from train.engine.state import State
 from train.engine.step import Totals, evaluate, train_step
-from train.engine.task import Examples, Task
+from train.engine.task import Task
 
 
 class Program(NamedTuple):
     """The compiled functions of a run.
 
     Attributes:
-      train_step: from the state, a batch, its size and a key.
+      train_steps: as `Feed.compile` makes it.
       evaluate: from the state, a split and its size; None if it is not wanted.
       compile_seconds: what compiling took.
     """
 
-    train_step: Callable[..., tuple[State, Totals, dict[str, Array]]]
+    train_steps: Callable[..., tuple[State, Totals, dict[str, Array]]]
     evaluate: Callable[..., Totals] | None
     compile_seconds: float
 
@@ -39,23 +39,19 @@ def compile_program(
     tx: optax.GradientTransformation,
     shares: Callable[[Any], dict[str, Array]],
     state: State,
+    feed: Feed,
     held_out: Batch,
     mesh: Mesh,
 ) -> Program:
-    """Compiles the train step, and the evaluation if it is wanted, ahead of time."""
+    """Compiles the train steps, and the evaluation if it is wanted, ahead of time."""
     start = time.perf_counter()
-    size = padded_size(config.batch_size, mesh)
-    batch = batch_shapes(task.splits["train"], size, mesh)
-    count = jax.ShapeDtypeStruct((), jnp.int32)
-    key = jax.eval_shape(jax.random.key, 0)
     step = functools.partial(train_step, task=task, tx=tx, shares=shares, mesh=mesh)
-    lowered = jax.jit(step, donate_argnums=0).lower(state, batch, count, key)
-    compiled_step = lowered.compile()
+    compiled_steps = feed.compile(step, state)
     compiled_evaluate = None
     if config.evaluate:
         compiled_evaluate = compile_evaluation(config, task, state, held_out, mesh)
     seconds = time.perf_counter() - start
-    return Program(compiled_step, compiled_evaluate, seconds)
+    return Program(compiled_steps, compiled_evaluate, seconds)
 
 
 def compile_evaluation(
@@ -67,14 +63,3 @@ def compile_evaluation(
     evaluation = functools.partial(evaluate, task=task, mesh=mesh, per_turn=per_turn)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     return jax.jit(evaluation).lower(state, split, count).compile()
-
-
-def batch_shapes(examples: Examples, size: int, mesh: Mesh) -> Batch:
-    """Returns the shapes of a batch of `size` examples, spread over the devices."""
-    spread = NamedSharding(mesh, P("batch"))
-
-    def shape_of(x: jax.Array) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=spread)
-
-    positions = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=spread)
-    return Batch(jax.tree.map(shape_of, examples), positions)
