@@ -14,6 +14,7 @@ MAX_CPU_DEVICES = 16
 Optimizer = Literal["rmsprop", "sgd", "adam", "adamw"]
 Placement = Literal["gradient", "update"]
 Feed = Literal["auto", "host", "device"]
+Precision = Literal["float32", "bfloat16"]
 
 
 def default_data_dir() -> pathlib.Path:
@@ -73,6 +74,9 @@ class Training:
 
     learning_rate: float
     """Step size of the optimizer, per step."""
+
+    precision: Precision = "float32"
+    """Of the activations; parameters, their updates and the loss stay in float32."""
 
     feed: Feed = "auto"
     """Where training data wait: on an accelerator if they fit, else on the host."""

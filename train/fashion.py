@@ -73,7 +73,10 @@ def task(options: Config, dataset: "Dataset") -> "Task":
     """Returns the task of a run on images that are in memory."""
     from train.tasks.fashion import Fashion
 
-    return Fashion(dataset, augmented=options.augment, test=options.test)
+    return Fashion(
+        dataset, augmented=options.augment, test=options.test,
+        precision=options.precision,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -94,7 +94,9 @@ def task(options: Config, dataset: "Dataset") -> "Task":
     """Returns the task of a run on images that are in memory."""
     from train.tasks.horses import Horses
 
-    return Horses(dataset, options.augment, options.init_from)
+    return Horses(
+        dataset, options.augment, options.init_from, precision=options.precision
+    )
 
 
 if __name__ == "__main__":

@@ -69,7 +69,9 @@ def task(options: Config, text: "Text") -> "Task":
     """Returns the task of a run on a text that is in memory."""
     from train.tasks.shakespeare import Shakespeare
 
-    return Shakespeare(text, norm=options.norm, test=options.test)
+    return Shakespeare(
+        text, norm=options.norm, test=options.test, precision=options.precision
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The convolutional network of the experiment."""
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
@@ -18,6 +19,7 @@ class ConvReluPool(nn.Module):
 
     features: int
     dropout: bool
+    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
@@ -25,12 +27,11 @@ class ConvReluPool(nn.Module):
         batch, height, width, channels = images.shape
         kernel = self.param("kernel", glorot, (3, 3, channels, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        operands = tuple(x.astype(self.dtype) for x in (images, kernel, bias))
         if not self.dropout:
-            operands = (images, kernel, bias)
             return jax.vmap(layers.conv_relu_pool, (0, None, None))(*operands)
         keep = keep_half(self, batch, (height - 2, width - 2, self.features))
-        operands = (images, kernel, bias, keep)
-        return jax.vmap(layers.conv_relu_pool, (0, None, None, 0))(*operands)
+        return jax.vmap(layers.conv_relu_pool, (0, None, None, 0))(*operands, keep)
 
 
 class CNN(nn.Module):
@@ -41,13 +42,15 @@ class CNN(nn.Module):
 
     Attributes:
       classes: number of classes; two of them share one logit.
+      dtype: of the activations.
     """
 
     classes: int = 2
+    dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Returns logits `(B,)`, or `(B, classes)` for more than two classes.
+        """Returns float32 logits `(B,)`, or `(B, classes)` for more than two classes.
 
         Images are `(B, H, W, C)` with values in [0, 1], each side 94 pixels or more.
 
@@ -56,14 +59,18 @@ class CNN(nn.Module):
         x = images
         for i, features in enumerate(CONV_FEATURES):
             dropout = train and i in DROPOUT_IN
-            x = ConvReluPool(features, dropout, name=f"Conv_{i}")(x)
+            x = ConvReluPool(features, dropout, self.dtype, name=f"Conv_{i}")(x)
         x = x.reshape(x.shape[0], -1)  # (B, 3136) for 300x300 images
         if train:
             x = layers.dropout(x, keep_half(self, x.shape[0], x.shape[1:]))
-        x = nn.relu(nn.Dense(DENSE_FEATURES, kernel_init=glorot)(x))
-        if self.classes > 2:
-            return nn.Dense(self.classes, kernel_init=glorot)(x)
-        return nn.Dense(1, kernel_init=glorot)(x)[:, 0]
+        x = nn.relu(self.dense(DENSE_FEATURES)(x))
+        logits = self.dense(self.classes if self.classes > 2 else 1)(x)
+        logits = logits.astype(jnp.float32)
+        return logits if self.classes > 2 else logits[:, 0]
+
+    def dense(self, features: int) -> nn.Dense:
+        """Returns the next dense layer."""
+        return nn.Dense(features, dtype=self.dtype, kernel_init=glorot)
 
 
 def keep_half(module: nn.Module, batch: int, shape: tuple[int, ...]) -> Array:

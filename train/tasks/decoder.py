@@ -1,6 +1,7 @@
 """A small pre-normalization decoder, as of GPT-2."""
 
-from typing import Literal
+import functools
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -27,22 +28,20 @@ class Layer(nn.Module):
     """
 
     norm: Norm
+    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Returns `(B, T, width)` for `(B, T, width)`."""
-        y = normalize(self.norm, "attention_norm")(x)
+        y = normalize(self.norm, self.dtype, "attention_norm")(x)
         attention = nn.MultiHeadDotProductAttention(
             HEADS, use_bias=False, kernel_init=small, out_kernel_init=smaller,
-            name="attention",
+            dtype=self.dtype, name="attention",
         )  # fmt: skip
         x = x + attention(y, mask=nn.make_causal_mask(y[..., 0]))
-        y = normalize(self.norm, "mlp_norm")(x)
-        y = nn.Dense(4 * WIDTH, use_bias=False, kernel_init=small, name="mlp_in")(y)
-        y = nn.gelu(y)
-        return x + nn.Dense(WIDTH, use_bias=False, kernel_init=smaller, name="mlp_out")(
-            y
-        )
+        y = normalize(self.norm, self.dtype, "mlp_norm")(x)
+        y = nn.gelu(dense(4 * WIDTH, small, self.dtype, "mlp_in")(y))
+        return x + dense(WIDTH, smaller, self.dtype, "mlp_out")(y)
 
 
 class Decoder(nn.Module):
@@ -50,24 +49,33 @@ class Decoder(nn.Module):
 
     Attributes:
       norm: LayerNorm, or RMSNorm, which subtracts no mean.
+      dtype: of the activations.
     """
 
     norm: Norm = "layer"
+    dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, text: Array) -> Array:
-        """Returns the logits of the byte after each of int32 `(B, T)`."""
+        """Returns the logits of the byte after each of int32 `(B, T)`, in float32."""
         length = text.shape[1]
-        embed = nn.Embed(VOCABULARY, WIDTH, embedding_init=small, name="embed")
-        place = nn.Embed(length, WIDTH, embedding_init=small, name="place")
+        table = functools.partial(
+            nn.Embed, features=WIDTH, embedding_init=small, dtype=self.dtype
+        )
+        embed, place = table(VOCABULARY, name="embed"), table(length, name="place")
         x = embed(text) + place(jnp.arange(length))[None]
         for i in range(LAYERS):
-            x = Layer(self.norm, name=f"layer_{i}")(x)
-        x = normalize(self.norm, "norm")(x)
-        return nn.Dense(VOCABULARY, use_bias=False, kernel_init=small, name="head")(x)
+            x = Layer(self.norm, self.dtype, name=f"layer_{i}")(x)
+        x = normalize(self.norm, self.dtype, "norm")(x)
+        return dense(VOCABULARY, small, self.dtype, "head")(x).astype(jnp.float32)
 
 
-def normalize(norm: Norm, name: str) -> nn.Module:
+def dense(features: int, init: Any, dtype: jnp.dtype, name: str) -> nn.Module:
+    """Returns a dense layer without bias."""
+    return nn.Dense(features, use_bias=False, kernel_init=init, dtype=dtype, name=name)
+
+
+def normalize(norm: Norm, dtype: jnp.dtype, name: str) -> nn.Module:
     """Returns a layer that normalizes each vector and scales it."""
     kind = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}[norm]
-    return kind(epsilon=EPSILON, name=name)
+    return kind(epsilon=EPSILON, dtype=dtype, name=name)

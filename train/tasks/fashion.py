@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from train.config import Precision
 from train.data import Dataset
 from train.engine.optimizer import Recipe
 from train.engine.task import Examples, Scores, Variables
@@ -26,16 +27,24 @@ class Fashion:
     keeps_rest = False
     per_turn = None
 
-    def __init__(self, dataset: Dataset, *, augmented: bool = True, test: bool = True):
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        augmented: bool = True,
+        test: bool = True,
+        precision: Precision = "float32",
+    ):
         """Makes the task.
 
         Args:
           dataset: the images as they are published.
           augmented: whether to crop and flip the training images.
           test: whether the test split may be opened.
+          precision: of the network's activations.
         """
         self.augmented = augmented
-        self.model = ResNet(len(dataset.class_names))
+        self.model = ResNet(len(dataset.class_names), jnp.dtype(precision))
         self.image_shape = dataset.image_shape
         images, labels = dataset.train.images, dataset.train.labels
         self.splits = {

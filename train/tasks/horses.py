@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from train.config import Precision
 from train.data import Dataset
 from train.engine.checkpoint import load_params
 from train.engine.optimizer import Recipe
@@ -35,6 +36,7 @@ class Horses:
         dataset: Dataset,
         augmented: bool = True,
         init_from: pathlib.Path | None = None,
+        precision: Precision = "float32",
     ):
         """Makes the task.
 
@@ -42,9 +44,10 @@ class Horses:
           dataset: the images.
           augmented: whether to flip, rotate and zoom the training images.
           init_from: folder of an earlier run, to start from its final parameters.
+          precision: of the network's activations.
         """
         self.dataset, self.augmented, self.init_from = dataset, augmented, init_from
-        self.model = CNN(len(dataset.class_names))
+        self.model = CNN(len(dataset.class_names), jnp.dtype(precision))
         self.per_turn = CPU_IMAGES if jax.default_backend() == "cpu" else None
         self.splits = {
             name: (split.images, split.labels)

@@ -1,5 +1,7 @@
 """A small residual network whose normalization sees the whole batch."""
 
+import functools
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
@@ -17,7 +19,7 @@ class BatchNorm(nn.Module):
 
     In training those are of all examples with a weight on all devices of the mesh's
     axis "batch", however many each device has; `flax.linen.BatchNorm` would average
-    the devices' means.
+    the devices' means. The arithmetic is in float32, whatever dtype comes in and out.
     """
 
     @nn.compact
@@ -37,12 +39,13 @@ class BatchNorm(nn.Module):
         if weights is None:
             mean, var = running_mean.value, running_var.value
         else:
-            mean, var = batch_statistics(x, weights)
+            mean, var = batch_statistics(x.astype(jnp.float32), weights)
             running_mean.value += (1 - MOMENTUM) * (mean - running_mean.value)
             running_var.value += (1 - MOMENTUM) * (var - running_var.value)
         factor = scale * lax.rsqrt(var + EPSILON)
         shift = bias - mean * factor
-        return x * factor[None, None, None] + shift[None, None, None]
+        y = x.astype(jnp.float32) * factor[None, None, None] + shift[None, None, None]
+        return y.astype(x.dtype)
 
 
 def batch_statistics(x: Array, weights: Array) -> tuple[Array, Array]:
@@ -66,18 +69,21 @@ class Block(nn.Module):
 
     Attributes:
       features: number of channels that come out.
+      dtype: of the activations.
     """
 
     features: int
+    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: Array, weights: Array | None) -> Array:
         """Returns `(B, ceil(H / 2), ceil(W / 2), features)` for `(B, H, W, C)`."""
         x = nn.relu(BatchNorm()(x, weights))
-        shortcut = conv(self.features, 1, stride=2, name="shortcut")(x)
-        x = conv(self.features, 3, stride=2)(x)
+        conv = functools.partial(convolution, self.features, self.dtype)
+        shortcut = conv(1, stride=2, name="shortcut")(x)
+        x = conv(3, stride=2)(x)
         x = nn.relu(BatchNorm()(x, weights))
-        return shortcut + conv(self.features, 3)(x)
+        return shortcut + conv(3)(x)
 
 
 class ResNet(nn.Module):
@@ -85,30 +91,37 @@ class ResNet(nn.Module):
 
     Attributes:
       classes: number of classes.
+      dtype: of the activations.
     """
 
     classes: int
+    dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, images: Array, weights: Array | None = None) -> Array:
-        """Returns logits `(B, classes)`.
+        """Returns float32 logits `(B, classes)`.
 
         Args:
           images: `(B, H, W, C)`, standardized.
           weights: in training, the weight of each image in the batch's statistics,
             `(B,)`, with the mesh's axis "batch" in reach; else None.
         """
-        x = conv(STEM, 3)(images)
+        x = convolution(STEM, self.dtype, 3)(images)
         for features in FEATURES:
-            x = Block(features)(x, weights)
-        x = nn.relu(BatchNorm()(x, weights)).mean((1, 2))
+            x = Block(features, self.dtype)(x, weights)
+        x = nn.relu(BatchNorm()(x, weights)).astype(jnp.float32).mean((1, 2))
         return nn.Dense(self.classes, use_bias=False, kernel_init=he)(x)
 
 
-def conv(
-    features: int, side: int, stride: int = 1, name: str | None = None
+def convolution(
+    features: int,
+    dtype: jnp.dtype,
+    side: int,
+    stride: int = 1,
+    name: str | None = None,
 ) -> nn.Module:
     """Returns a convolution without bias."""
     return nn.Conv(
-        features, (side, side), stride, use_bias=False, kernel_init=he, name=name
-    )
+        features, (side, side), stride, use_bias=False, kernel_init=he, dtype=dtype,
+        name=name,
+    )  # fmt: skip

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from train.config import Precision
 from train.data import Text
 from train.engine.optimizer import Recipe
 from train.engine.task import Examples, Scores, Variables
@@ -33,15 +34,23 @@ class Shakespeare:
     recipe = Recipe(decay={"adamw": 0.1, "sgd": 1e-4}, decays=matrices, warmup=0.1)
     keeps_rest = False
 
-    def __init__(self, text: Text, *, norm: Norm = "layer", test: bool = True):
+    def __init__(
+        self,
+        text: Text,
+        *,
+        norm: Norm = "layer",
+        test: bool = True,
+        precision: Precision = "float32",
+    ):
         """Makes the task.
 
         Args:
           text: the splits as bytes.
           norm: of the decoder.
           test: whether the test split may be opened.
+          precision: of the network's activations.
         """
-        self.model = Decoder(norm)
+        self.model = Decoder(norm, jnp.dtype(precision))
         self.per_turn = CPU_PASSAGES if jax.default_backend() == "cpu" else None
         names = ("train", "validation", "test") if test else ("train", "validation")
         self.splits = {name: passages(getattr(text, name)) for name in names}
