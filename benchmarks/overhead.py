@@ -1,7 +1,7 @@
 """What centralizing costs: time and bytes of an update, time to trace and compile.
 
-    python benchmarks/overhead.py           # all of it
-    python benchmarks/overhead.py --quick   # the CNN and few leaves, some seconds
+    python -m benchmarks.overhead           # all of it
+    python -m benchmarks.overhead --quick   # the CNN and few leaves, some seconds
 
 The arms are the optimizer alone, behind `optax_gc.centralize_gradients` and behind
 `optax.centralize`. They differ in nothing else: same process, same buffers, same round.
@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import trees
 from jax.stages import Compiled, Traced
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import optax_gc
+from benchmarks import trees
 
 Seconds: TypeAlias = dict[str, list[float]]
 

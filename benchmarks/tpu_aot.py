@@ -1,7 +1,7 @@
 """What centralizing costs on TPUs, read from programs that are compiled and not run.
 
     pip install libtpu==0.0.42.1
-    python benchmarks/tpu_aot.py           # GPT-2; no TPU needed
+    python -m benchmarks.tpu_aot           # GPT-2; no TPU needed
 
 The updates of `overhead.py` are compiled ahead of time for a topology of TPU v5e chips.
 Of the program of one chip we count the bytes that it moves between HBM and the cores,
@@ -19,12 +19,11 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-import overhead
-import trees
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import overhead, trees
 from optax_gc import describe
 
 # No metadata server is asked, and no file locks a TPU that is not there.

@@ -7,16 +7,13 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
-import overhead
 import pytest
-import tpu_aot
-import trees
 import zoo
 from jax.sharding import Mesh
 from rich.console import Console
 from zoo_models import model as zoo_model
 
-from benchmarks import epoch, layers
+from benchmarks import epoch, layers, overhead, tpu_aot, trees
 
 # Four chips, kernel sharded on its fan-in: a prefetch, a reduction, a fused update.
 HLO = """\

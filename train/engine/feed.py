@@ -118,18 +118,8 @@ class DeviceFeed:
         self.held = replicate(examples, mesh), spread(places, P("batch"), mesh)
 
     def compile(self, step: Callable[..., Any], state: State) -> Callable[..., Any]:
-        compiled = self.lower(step, state).compile()
+        compiled = lower_turn(step, state, self.held, self.mesh).compile()
         return lambda state, *inputs: compiled(state, *self.held, *inputs)
-
-    def lower(self, step: Callable[..., Any], state: State) -> jax.stages.Lowered:
-        """Returns the steps, lowered for the devices."""
-        sharding = NamedSharding(self.mesh, P(None, "batch"))
-        rows = jax.ShapeDtypeStruct((TURN, self.size), jnp.int32, sharding=sharding)
-        counts = jax.ShapeDtypeStruct((TURN,), jnp.int32)
-        many = functools.partial(take_steps, step=step, mesh=self.mesh)
-        key = jax.eval_shape(jax.random.key, 0)
-        arguments = (state, *self.held, rows, counts, COUNT, key)
-        return jax.jit(many, donate_argnums=0).lower(*arguments)
 
     def works(
         self, batches: Sequence[np.ndarray], ends: Collection[int]
@@ -155,6 +145,26 @@ def spread(x: np.ndarray, spec: P, mesh: Mesh) -> Array:
     """Returns an array that is the same in every process, split over the devices."""
     sharding = NamedSharding(mesh, spec)
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
+def lower_turn(
+    step: Callable[..., Any], state: State, held: Any, mesh: Mesh
+) -> jax.stages.Lowered:
+    """Returns `take_steps`, lowered for the devices.
+
+    Args:
+      step: as for `Feed.compile`.
+      state: a state, or its shapes.
+      held: the examples and the positions that the devices hold, or their shapes.
+      mesh: the devices.
+    """
+    shape = (TURN, *held[1].shape)
+    sharding = NamedSharding(mesh, P(None, "batch"))
+    rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
+    counts = jax.ShapeDtypeStruct((TURN,), jnp.int32)
+    many = functools.partial(take_steps, step=step, mesh=mesh)
+    arguments = (state, *held, rows, counts, COUNT, jax.eval_shape(jax.random.key, 0))
+    return jax.jit(many, donate_argnums=0).lower(*arguments)
 
 
 def take_steps(
