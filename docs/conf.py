@@ -6,6 +6,7 @@ results/ and the notebook are right in both places.
 
 import importlib.metadata
 import pathlib
+import re
 import tomllib
 
 pyproject = pathlib.Path(__file__).parents[1] / "pyproject.toml"
@@ -33,6 +34,30 @@ html_show_sphinx = False
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # notebooks/build.py has run it
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+autodoc_type_aliases = {  # shown as the code has them
+    name: name
+    for name in (
+        "AxesSpec", "Policy", "PyTree", "jax.Array", "jax.typing.ArrayLike",
+        "optax.GradientTransformation",
+    )
+}  # fmt: skip
+napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature has them
+add_module_names = False
+python_maximum_signature_line_length = 88
 # The notebook, the changelog and the plan begin at lower headings than their pages.
 suppress_warnings = ["myst.header"]
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", write_types_as_the_code_does)
+
+
+def write_types_as_the_code_does(app, what, name, obj, options, signature, returns):
+    """Mends what Sphinx makes of `Alias | None` and `Callable[..., Any]`."""
+    if signature is None:  # of a property
+        return None
+    alias = r"TypeAliasForwardRef\('([\w.]+)'\)"
+    return re.sub(alias, r"\1", signature).replace("[[...]", "[..."), returns

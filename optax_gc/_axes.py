@@ -4,6 +4,8 @@ Only paths, shapes and dtypes are read, so everything here runs at trace time an
 on arrays, tracers and ``jax.ShapeDtypeStruct`` alike.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import operator
@@ -71,7 +73,7 @@ class Leaf:
 
     @property
     def chance(self) -> float | None:
-        """The share that centralizing removes of noise: 1 / fan-in."""
+        """The share that centralizing removes of noise, 1 / fan-in."""
         return None if self.fan_in is None else 1 / self.fan_in
 
 

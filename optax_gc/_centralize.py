@@ -1,5 +1,7 @@
 """Gradient Centralization: of one array, and as a gradient transformation."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,5 +1,7 @@
 """The axes of each leaf in the words of `optax.contrib.muon`."""
 
+from __future__ import annotations
+
 import jax
 from optax.contrib import MuonDimensionNumbers
 

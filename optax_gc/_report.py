@@ -1,5 +1,7 @@
 """What centralizing does: to which leaf, and to how much of it."""
 
+from __future__ import annotations
+
 import dataclasses
 import html
 import math

@@ -4,6 +4,8 @@ Here the model is traced, and the uses that the walk over it has found are told 
 and put into words.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

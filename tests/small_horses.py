@@ -4,6 +4,7 @@ For what is tested of the engine around it; the real one runs in `test_horses.py
 """
 
 import sys
+from typing import Any
 
 from train import compare, config, horses, jobs
 
@@ -14,12 +15,13 @@ def small():
 
     class Small(nn.Module):
         classes: int = 2
+        dtype: Any = None
 
         @nn.compact
         def __call__(self, images, *, train=False):
-            x = nn.relu(nn.Conv(16, (8, 8), strides=8)(images))
+            x = nn.relu(nn.Conv(16, (8, 8), strides=8, dtype=self.dtype)(images))
             x = nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1))
-            return nn.Dense(1)(x)[:, 0]
+            return nn.Dense(1, dtype=self.dtype)(x)[:, 0]
 
     return Small
 

@@ -100,12 +100,14 @@ def one_process(small_data_dir, tmp_path_factory):
 def test_processes_train_as_one_does_and_only_the_first_writes(
     small_data_dir, one_process, tmp_path, count
 ):
-    first, *others = finish(start(small_data_dir, tmp_path / "run", count))
+    started = start(small_data_dir, tmp_path / "run", count, "--tensorboard")
+    first, *others = finish(started)
     assert_same_run(tmp_path / "run", one_process)
     assert f"{EPOCHS}/{EPOCHS}" in first
     said = [line for output in others for line in output.splitlines()]
     assert all(line.startswith("[Gloo]") for line in said)  # the transport's own
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert len([*(tmp_path / "run" / "tensorboard").iterdir()]) == 1
 
 
 def test_batch_statistics_are_those_of_all_processes(tmp_path):

@@ -108,11 +108,13 @@ def train_once(
 
         from train.engine import fit
         from train.record.reporter import Reporter
+        from train.record.tensorboard import TensorBoardReporter
 
+        kind = TensorBoardReporter if config.tensorboard else Reporter
         console = rich.console.Console(quiet=folder is None)
         remedy = how_to_resume(module, config, args, folder) if folder else ""
         with processes.losses_told():
-            fit.fit(config, task, Reporter(folder, console, remedy), stop)
+            fit.fit(config, task, kind(folder, console, remedy), stop)
 
     return run(work, debug=config.debug)
 

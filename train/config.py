@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import importlib.util
 import os
 import pathlib
 import platform
@@ -121,6 +122,9 @@ class Config(Training):
     resume: bool = False
     """Go on with the run in --workdir from its newest checkpoint, if it has one."""
 
+    tensorboard: bool = False
+    """Write the metrics as event files for TensorBoard too, into the run's folder."""
+
     distributed: bool = False
     """This is one of several processes; JAX finds the others (Slurm, TPU, MPI...)."""
 
@@ -158,12 +162,17 @@ class Config(Training):
             raise UsageError(
                 "--resume needs --workdir, the folder of the run to go on with."
             )
+        if self.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+            raise UsageError(
+                "--tensorboard needs tensorboardX, which is not installed. From the "
+                "clone: pip install -e '.[tensorboard]'"
+            )
         check_processes(self)
 
 
 NOT_RESULTS = frozenset(
     {
-        *("data_dir", "debug", "workdir", "resume", "feed"),
+        *("data_dir", "debug", "workdir", "resume", "feed", "tensorboard"),
         *("distributed", "coordinator", "num_processes", "process_id"),
     }
 )  # options that a resumed run may have different
