@@ -1,5 +1,6 @@
 """The study's statistics, by hand and by others, and the committed page."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -8,7 +9,7 @@ import pytest
 from scipy import stats
 
 from train.record import statistics
-from train.study import choose, confirm, page, picture, sweep
+from train.study import choose, confirm, mechanism, page, picture, sweep
 from train.study.tasks import TASKS, StudyTask
 
 ROOT = pathlib.Path(__file__).parents[1] / "results"
@@ -167,6 +168,44 @@ def test_a_choice_is_written_once_and_only_if_it_is_bracketed(
     assert json.loads(path.read_text())["toy"]["rates"]["none"] == 0.1
 
 
+@pytest.mark.parametrize(
+    ("values", "answer", "verdict"),
+    [
+        ([0.01, -0.02, 0.0], "equal within the margin", "holds"),
+        ([0.051, 0.05, 0.052], "different, equal within the margin", "holds"),
+        ([0.3, 0.31, 0.29], "different", "fails"),
+        ([0.5, -0.4, 0.3], "not settled", "-"),
+    ],
+)
+def test_a_prediction_holds_fails_or_is_not_settled(values, answer, verdict):
+    found = confirm.Difference(TASK, "placebo", "none", np.array(values))
+    one = mechanism.Prediction("M0", "toy", "", "placebo", "none", True)
+    assert mechanism.answer(found) == answer
+    assert mechanism.verdict(one, found) == verdict
+    none_made = dataclasses.replace(one, equal=None)
+    assert mechanism.verdict(none_made, found) == "none was made"
+
+
+def test_arms_of_a_prediction_are_paired_at_the_same_rate(tmp_path, monkeypatch):
+    monkeypatch.setattr(mechanism, "TASKS", (TASK,))
+    one = mechanism.Prediction("M0", "toy", "", "placebo", "none", True)
+    losses = {
+        ("confirm", "none"): [1.0, 2.0, 4.0],
+        ("mechanism", "placebo"): [1.5, 3.0],
+    }
+    assert mechanism.pair_of(tmp_path, one) is None
+    for (part, arm), by_seed in losses.items():
+        for seed, loss in enumerate(by_seed):
+            path = write_run(
+                tmp_path / part / "toy", arm, 0.1, seed, validation_loss=loss
+            )
+            (path / "metrics.jsonl").touch()
+    assert mechanism.pair_of(tmp_path, one).values.tolist() == [0.5, 1.0]
+    write_run(tmp_path / "mechanism/toy", "placebo", 0.2, 2, validation_loss=1.0)
+    with pytest.raises(ValueError, match="M0 of toy: the rates differ"):
+        mechanism.pair_of(tmp_path, one)
+
+
 def test_pictures_are_the_same_when_drawn_again(tmp_path):
     confirmed = [confirm.Difference(TASK, "gradient", "none", np.array([0.1, 0.2]))]
     for name in ("one.png", "two.png"):
@@ -205,8 +244,8 @@ def test_the_finding_and_the_readme_state_what_the_records_hold():
         race = confirm.race(one.task, runs, one.arm, goal)
         low, high = race.interval
         for text in (finding, readme):
-            assert page.stated(one) in text
+            assert confirm.stated(one) in text
             assert f"{race.ratio:.3f} [{low:.3f}, {high:.3f}]" in text
             assert one.answer(p) in text
             assert race.answer in text
-        assert f"{page.stated(accuracy, 100, 2)} points" in finding
+        assert f"{confirm.stated(accuracy, 100, 2)} points" in finding

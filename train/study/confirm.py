@@ -65,6 +65,14 @@ class Difference:
         return ", ".join(said) or "not settled"
 
 
+def stated(found: Difference, scale: float = 1, digits: int = 4) -> str:
+    """Returns a mean difference with its 95 % interval."""
+    mean, low, high = (
+        f"{scale * number:+.{digits}f}" for number in (found.mean, *found.interval)
+    )
+    return f"{mean} [{low}, {high}]"
+
+
 def confirmed(root: pathlib.Path, task: StudyTask, part: str = "confirm") -> list[Run]:
     """Returns a task's finished runs of a part of the study, none if there are none."""
     return read_runs(root / part / task.name)

@@ -14,6 +14,7 @@ from train.record.statistics import (
 from train.study import confirm, sweep
 from train.study.choose import resolution_text
 from train.study.confirm import Difference
+from train.study.mechanism import mechanism_text
 from train.study.tasks import TASKS, StudyTask
 
 FAMILY = sum(len(task.arms) for task in TASKS)
@@ -39,6 +40,7 @@ def page(root: pathlib.Path) -> str:
         losses = sweep.read_sweep(root, task)
         if sweep.is_whole(losses, task):
             parts += task_text(root, task, losses, choices.get(task.name))
+    parts += mechanism_text(root)
     return "\n\n".join(parts) + "\n"
 
 
@@ -56,7 +58,7 @@ def primary_text(found: Sequence[Difference]) -> Iterator[str]:
             one.task.title,
             one.arm,
             str(len(one.values)),
-            stated(one),
+            confirm.stated(one),
             f"{p:.2g}",
             f"{one.task.margin:g}",
             one.answer(p),
@@ -65,14 +67,6 @@ def primary_text(found: Sequence[Difference]) -> Iterator[str]:
     ]
     header = ["task", "arm", "pairs", "difference", "p, Holm", "margin", "answer"]
     yield markdown_table(header, rows)
-
-
-def stated(found: Difference, scale: float = 1, digits: int = 4) -> str:
-    """Returns a mean difference with its 95 % interval."""
-    mean, low, high = (
-        f"{scale * number:+.{digits}f}" for number in (found.mean, *found.interval)
-    )
-    return f"{mean} [{low}, {high}]"
 
 
 def task_text(
@@ -159,7 +153,7 @@ def differences_table(task: StudyTask, runs: Sequence[Run], arms: Sequence[str])
                     arm,
                     name,
                     str(len(found.values)),
-                    stated(found),
+                    confirm.stated(found),
                     f"{found.p:.2g}",
                     every,
                 ]
