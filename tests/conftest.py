@@ -33,6 +33,15 @@ def own_environment(tmp_path_factory) -> Iterator[None]:
         yield
 
 
+def double_precision():
+    """A context in which arrays are in double precision, with JAX 0.7 as well."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()
+
+
 def png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     PIL.Image.fromarray(image).save(file, "PNG")

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
+from conftest import double_precision
 
 from optax_gc import all_but_last, centralize, centralize_gradients
 
@@ -61,7 +62,7 @@ def test_a_complex_mean_is_subtracted_as_a_whole():
 
 
 def test_double_precision_is_kept():
-    with jax.enable_x64(True):
+    with double_precision():
         got = centralize(jnp.asarray(KERNEL), (0, 1, 2))
         assert got.dtype == np.float64
         expected = KERNEL - KERNEL.mean((0, 1, 2), keepdims=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import double_precision
 
 from optax_gc import centralize, centralize_gradients, removed_energy
 
@@ -260,7 +261,7 @@ def test_it_keeps_dtypes_under_strict_promotion(dtype):
 
 
 def test_it_keeps_double_precision():
-    with jax.enable_x64(True):
+    with double_precision():
         kernel = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)))
         got = update(GC, {"kernel": kernel}, {"kernel": kernel})["kernel"]
         assert got.dtype == np.float64

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import double_precision
 from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
@@ -22,8 +23,8 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 @pytest.fixture(autouse=True)
-def double_precision():
-    with jax.enable_x64(True):
+def in_double_precision():
+    with double_precision():
         yield
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import double_precision
 from jax import lax
 
 from train.tasks import layers
@@ -59,7 +60,7 @@ def assert_close(actual, expected, rtol):
 @pytest.mark.parametrize(("shape", "drop"), CASES)
 def test_value_and_gradients_are_those_of_the_ordinary_layers(shape, drop):
     # In double precision, where a wrong pixel cannot hide behind rounding.
-    with jax.enable_x64(True):
+    with double_precision():
         arguments = operands(shape, drop, np.float64)
         expected = value_and_gradients(ordinary_layers, *arguments)
         assert_close(value_and_gradients(ours, *arguments), expected, 1e-12)
