@@ -11,6 +11,7 @@ from train.engine.axes import fan_in_axes
 from train.engine.optimizer import optimizer
 from train.engine.state import init_state
 from train.engine.step import train_step
+from train.tasks import cnn, decoder, resnet
 from train.tasks import fashion as fashion_task
 
 MESH = batches.all_devices()
@@ -62,7 +63,11 @@ def losses(name, precision):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_losses_agree_and_parameters_stay_float32(name, monkeypatch):
-    monkeypatch.setattr(fashion_task, "VALIDATION", 4)
+    for room, name_, value in (
+        (fashion_task, "VALIDATION", 4), (cnn, "CONV_FEATURES", (8,) * 5),
+        (cnn, "DENSE_FEATURES", 16), (resnet, "FEATURES", (8,)), (decoder, "LAYERS", 1),
+    ):  # fmt: skip
+        monkeypatch.setattr(room, name_, value)
     with jax.numpy_dtype_promotion("standard"):  # Optax's schedules promote
         ours, params = losses(name, "bfloat16")
         theirs, _ = losses(name, "float32")
