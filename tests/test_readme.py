@@ -98,7 +98,7 @@ def test_the_readme_states_what_the_zoo_found():
     )
     mistaken = int(wrong[0]) + int(silent[0])
     text = " ".join(README.read_text().split())
-    assert f"Of {int(*leaves):,} parameters of [{models[0]} published" in text
+    assert f"Of {int(*leaves):,} leaves of [{models[0]} published" in text
     assert f"wrong for {mistaken:,}, for {silent[0]} of them without a `?`" in text
     assert (wrong[1], silent[1], right_doubt[1]) == ("0", "0", "0")
     assert two_ways[1] == two_ways[2]
