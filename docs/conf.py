@@ -7,6 +7,7 @@ results/ and the notebook are right in both places.
 import importlib.metadata
 import pathlib
 import re
+import shutil
 import tomllib
 
 pyproject = pathlib.Path(__file__).parents[1] / "pyproject.toml"
@@ -53,6 +54,17 @@ suppress_warnings = ["myst.header"]
 
 def setup(app):
     app.connect("autodoc-process-signature", write_types_as_the_code_does)
+    app.connect("build-finished", copy_pictures_of_html)
+
+
+def copy_pictures_of_html(app, error):
+    """Copies what the README's <picture> names; Sphinx sees Markdown's images only."""
+    if error is None:
+        readme = (app.srcdir / "README.md").read_text()
+        for name in re.findall(r'(?:src|srcset)="([^"]+)"', readme):
+            target = app.outdir / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(app.srcdir / name, target)
 
 
 def write_types_as_the_code_does(app, what, name, obj, options, signature, returns):

@@ -78,7 +78,7 @@ class Leaf:
 
 
 def fan_in(tree: PyTree) -> PyTree:
-    """Returns the fan-in axes of every leaf, read from its name, shape and bias.
+    """Returns the fan-in axes of every leaf, guessed from its name, shape and bias.
 
     The rules, in order:
 

@@ -58,7 +58,7 @@ def widen(x: jax.Array) -> jax.Array:
 
 
 def centralize_gradients(axes: AxesSpec = fan_in) -> optax.GradientTransformation:
-    """Returns a transformation that centralizes every leaf over its fan-in.
+    """Returns a transformation that centralizes each kernel over its fan-in.
 
     Each kernel gradient ``G`` becomes ``G - mean(G)``, with the mean over the fan-in of
     each output unit. Under SGD, with or without momentum, the fan-in means of the
@@ -71,9 +71,10 @@ def centralize_gradients(axes: AxesSpec = fan_in) -> optax.GradientTransformatio
     Args:
       axes: What to average over. One of
 
-        - a policy: `fan_in`, `all_but_last`, `all_but_first`, or a callable of your own
-          from a tree to a tree of the same structure with an int, a sequence of ints or
-          None (leave alone) at each leaf;
+        - a policy: what `traced_fan_in` returns, which reads the model; `fan_in`, which
+          guesses; `all_but_last`, `all_but_first`; or a callable of your own from a
+          tree to a tree of the same structure with an int, a sequence of ints or None
+          (leave alone) at each leaf;
         - a mapping of path patterns to axes, None or a policy. Patterns are globs, as
           in `fnmatch`, matched to the whole path; ``*`` also matches ``/``. The first
           pattern that matches decides; `fan_in` does if none matches.
@@ -111,8 +112,9 @@ def centralize_gradients(axes: AxesSpec = fan_in) -> optax.GradientTransformatio
     """
     if not callable(axes) and not isinstance(axes, Mapping):
         raise TypeError(
-            "`axes` must be a policy (fan_in, all_but_last, all_but_first or your own "
-            f"function) or a mapping of path patterns to axes, got {axes!r}."
+            "`axes` must be a policy (fan_in, traced_fan_in(...), all_but_last, "
+            "all_but_first or your own function) or a mapping of path patterns to "
+            f"axes, got {axes!r}."
         )
 
     def init_fn(params: optax.Params) -> optax.EmptyState:

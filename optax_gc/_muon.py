@@ -9,7 +9,7 @@ from optax_gc._axes import AxesSpec, Leaf, PyTree, fan_in, resolve
 
 
 def muon_dimension_numbers(params: PyTree, axes: AxesSpec = fan_in) -> PyTree:
-    """Returns the dimension numbers that `optax.contrib.muon` takes, read like GC's.
+    """Returns the axes of every leaf as `optax.contrib.muon` takes them.
 
     Muon orthogonalizes matrices, from the inputs of a layer to its outputs. Its
     reduction axes are the fan-in, its output axes the outputs; layers, heads or experts

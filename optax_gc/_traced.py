@@ -21,7 +21,7 @@ from optax_gc._walk import NEEDED, Use, Walk
 def traced_fan_in(
     f: Callable[..., Any], params: PyTree, *args: Any, **kwargs: Any
 ) -> Policy:
-    """Returns a policy with the fan-in axes that the model itself says.
+    """Returns a policy with the fan-in axes that are read off the traced model.
 
     `f` is traced, not run, and every leaf of `params` is followed to where it meets the
     data. What is contracted there, in a matrix product or a convolution, is its fan-in.

@@ -1,4 +1,4 @@
-"""The README's snippets run, and print what it says."""
+"""The snippets of README.md and docs/ run and print what is shown; links lead on."""
 
 import contextlib
 import io
@@ -8,24 +8,123 @@ import re
 import jax
 import pytest
 
-README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+from optax_gc import describe, traced_fan_in
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+LINKING = [
+    *PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "results/PLAN.md",
+    ROOT / "benchmarks/README.md", *sorted((ROOT / "results").rglob("README.md")),
+]  # fmt: skip
 FENCE = "`" * 3
-SNIPPETS = re.findall(
-    rf"{FENCE}python\n(.*?){FENCE}(?:\n\n{FENCE}text\n(.*?){FENCE})?", README, re.DOTALL
-)
+SNIPPET = rf"{FENCE}python\n(.*?){FENCE}(?:\n\n{FENCE}text\n(.*?){FENCE})?"
+LINK = r"\]\((?!https?:)([^)\s]*)\)|(?:src|srcset)=\"([^\"]*)\""
 
 
-@pytest.mark.parametrize(("code", "output"), SNIPPETS, ids=range(len(SNIPPETS)))
-def test_a_snippet_prints_what_the_readme_shows(code, output):
-    printed = io.StringIO()
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def snippets(path):
+    return re.findall(SNIPPET, path.read_text(), re.DOTALL)
+
+
+def run(code, path):
+    """Runs a snippet; returns its names and what it printed."""
+    printed, names = io.StringIO(), {"__name__": "snippet"}
     with (
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
         contextlib.redirect_stdout(printed),
     ):
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert printed.getvalue() == output
+        exec(compile(code, path, "exec"), names)
+    return names, printed.getvalue()
 
 
-def test_every_python_block_is_found():
-    assert len(SNIPPETS) == README.count(f"{FENCE}python") > 5
+@pytest.mark.parametrize(
+    ("path", "code", "output"),
+    [
+        pytest.param(path, *snippet, id=f"{name_of(path)} {i}")
+        for path in PAGES
+        for i, snippet in enumerate(snippets(path))
+    ],
+)
+def test_a_snippet_prints_what_its_page_shows(path, code, output):
+    assert run(code, path)[1] == output
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_every_python_block_is_found(path):
+    assert len(snippets(path)) == path.read_text().count(f"{FENCE}python")
+
+
+def test_the_pages_have_snippets():
+    counts = {name_of(path): len(snippets(path)) for path in PAGES}
+    assert counts["README.md"] >= 2
+    assert sum(counts.values()) >= 6
+
+
+def axes_in(cell):
+    """Returns the tuples that a cell of a table names, and its doubts."""
+    found = re.findall(r"`\(([\d, ]*)\)`( \?)?", cell)
+    return [
+        (tuple(map(int, re.findall(r"\d+", axes))), bool(doubt))
+        for axes, doubt in found
+    ]
+
+
+def test_the_readme_s_table_of_kernels_is_what_the_library_gives():
+    path = ROOT / "docs" / "axes.md"
+    examples = run(snippets(path)[0][0], path)[0]["EXAMPLES"]
+    table = README.read_text().split("| kernel | shape | guessed | ")[1]
+    lines = table.split("\n\n")[0].splitlines()[2:]
+    assert len(examples) == len(lines) == 3
+    for (f, params, x), line in zip(examples, lines, strict=True):
+        shapes, guessed, read = map(axes_in, line.split("|")[2:5])
+        guess = describe(params).rows
+        rows = describe(params, traced_fan_in(f, params, x)).rows
+        assert shapes == [(row.shape, False) for row in rows]
+        assert guessed == [(row.axes, bool(row.doubt)) for row in guess]
+        assert read == [(row.axes, bool(row.doubt)) for row in rows]
+        assert guessed != read
+
+
+def test_the_readme_states_what_the_zoo_found():
+    line = (ROOT / "benchmarks" / "README.md").read_text().split("\n| all ")[1]
+    models, leaves, right, wrong, silent, right_doubt, two_ways = (
+        re.findall(r"\d+", cell.replace(",", ""))
+        for cell in line.split("\n")[0].split("|")[1:-1]
+    )
+    mistaken = int(wrong[0]) + int(silent[0])
+    text = " ".join(README.read_text().split())
+    assert f"Of {int(*leaves):,} leaves of [{models[0]} published" in text
+    assert f"wrong for {mistaken:,}, for {silent[0]} of them without a `?`" in text
+    assert (wrong[1], silent[1], right_doubt[1]) == ("0", "0", "0")
+    assert two_ways[1] == two_ways[2]
+    assert f"It marks the {two_ways[2]} that are used in two ways" in text
+    counted = [int(cell[0]) for cell in (right, wrong, silent, right_doubt, two_ways)]
+    assert sum(counted) + int(two_ways[2]) == int(*leaves)
+
+
+def anchors(path):
+    """Returns the anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(rf"{FENCE}.*?{FENCE}", "", path.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("path", LINKING, ids=name_of)
+def test_every_relative_link_leads_to_what_is_there(path):
+    links = ["".join(link) for link in re.findall(LINK, path.read_text())]
+    broken = []
+    for link in links:
+        target, _, anchor = link.partition("#")
+        there = path.parent / target if target else path
+        if not there.exists() or (anchor and anchor not in anchors(there)):
+            broken.append(link)
+    assert not broken
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 250
