@@ -11,6 +11,7 @@ from train.study.confirm import Difference
 from train.study.tasks import StudyTask
 
 NAMES = {"none": "without GC", "gradient": "GC", "update": "GC on the update"}
+REACH = 16  # margins above the best loss that a panel shows
 GROUND = {"light": "#ffffff", "dark": "#0d1117"}
 INK = {"light": "#24292f", "dark": "#e6edf3"}
 COLORS = {
@@ -78,6 +79,10 @@ def draw_losses(
     network, _, optimizer = task.title.partition(", ")[2].partition(", ")
     panel.set_title(f"{task.title.partition(',')[0]}\n{network}, {optimizer}",
                     fontsize=10)  # fmt: skip
+    lowest = min(sweep.means(losses, arm).min() for arm in ("none", *task.arms))
+    low, high = panel.get_ylim()
+    panel.set_ylim(bottom=max(low, lowest - task.margin))
+    panel.set_ylim(top=min(high, lowest + REACH * task.margin))
     finish(panel)
 
 
@@ -90,25 +95,24 @@ def draw_differences(
 ) -> None:
     """Draws each arm's paired differences at each rate, over the band of the margin.
 
-    The bars are 95 % intervals, by the deviation pooled over the rates about the best;
-    the diamonds, beside the best rate, are the confirmed differences of fresh seeds.
+    The bars are 95 % intervals where both arms end within `REACH` margins of the best,
+    by the deviation pooled over these rates. The diamonds, beside the best rate, are
+    the confirmed differences of fresh seeds. A triangle is a run beyond the frame.
     """
     from scipy import stats
 
     panel.axhspan(-task.margin, task.margin, color="#8b949e", alpha=0.22, linewidth=0)
     panel.axhline(0, color=colors["none"], linewidth=1)
+    edge = 1.2 * task.margin
     for i, arm in enumerate(task.arms):
-        rates = sweep.rates(losses, arm)
-        shifted = np.array(rates) * 1.06**i
-        pairs = [sweep.paired(losses, arm, rate) for rate in rates]
-        deviation, freedom = sweep.paired_deviation(losses, arm)
-        half = stats.t.ppf(0.975, freedom) * deviation / np.sqrt(len(pairs[0]))
+        near = sweep.usable(losses, arm, REACH * task.margin)
+        means = np.array([sweep.paired(losses, arm, rate).mean() for rate in near])
+        deviation, freedom = sweep.pooled(losses, arm, near)
+        half = stats.t.ppf(0.975, freedom) * deviation / np.sqrt(seeds_of(losses))
         panel.errorbar(
-            shifted, [values.mean() for values in pairs], half,
-            fmt="_", color=colors[arm], linewidth=1.2,
-        )  # fmt: skip
-        for rate, values in zip(shifted, pairs, strict=True):
-            panel.plot([rate] * len(values), values, ".", color=colors[arm], alpha=0.6)
+            beside(near, i), means, half, fmt="_", color=colors[arm], linewidth=1.2
+        )
+        edge = max(edge, 1.1 * (np.abs(means) + half).max())
     for i, found in enumerate(confirmed):
         rate = sweep.best_rate(losses, found.arm) * 1.2 * 1.08**i
         low, high = found.interval
@@ -116,11 +120,36 @@ def draw_differences(
             rate, found.mean, [[found.mean - low], [high - found.mean]],
             fmt="D", color=colors[found.arm], linewidth=2.4, markersize=6,
         )  # fmt: skip
+        edge = max(edge, 1.1 * np.abs((low, high)).max())
+    panel.set_ylim(-edge, edge)
+    for i, arm in enumerate(task.arms):
+        rates = sweep.rates(losses, arm)
+        for rate, at in zip(rates, beside(rates, i), strict=True):
+            draw_pairs(panel, at, sweep.paired(losses, arm, rate), colors[arm])
     panel.set_xlabel("learning rate")
     finish(panel)
     rates = sweep.rates(losses, "none")
     panel.set_xticks(rates, map("{:g}".format, rates))
     panel.minorticks_off()
+
+
+def seeds_of(losses: sweep.Losses) -> int:
+    """Returns the number of seeds of a whole sweep."""
+    return len(next(iter(losses.values())))
+
+
+def beside(rates: Sequence[float], arm: int) -> np.ndarray:
+    """Returns where an arm's marks stand, so that those of two arms do not overlap."""
+    return np.array(rates) * 1.06**arm
+
+
+def draw_pairs(panel: Any, rate: float, values: np.ndarray, color: str) -> None:
+    """Draws a dot for each pair, or a triangle at the edge that it is beyond."""
+    _, edge = panel.get_ylim()
+    for value in values:
+        marker = "." if abs(value) <= edge else ("^" if value > 0 else "v")
+        inside = np.clip(value, -0.96 * edge, 0.96 * edge)
+        panel.plot(rate, inside, marker, color=color, alpha=0.6, markersize=6)
 
 
 def finish(panel: Any) -> None:

@@ -76,11 +76,24 @@ def paired_deviation(losses: Losses, arm: str) -> tuple[float, int]:
     """
     of_both = sorted(set(rates(losses, arm)) & set(rates(losses, "none")))
     best = sorted(of_both.index(best_rate(losses, name)) for name in ("none", arm))
-    near = of_both[max(best[0] - 1, 0) : best[1] + 2]
+    return pooled(losses, arm, of_both[max(best[0] - 1, 0) : best[1] + 2])
+
+
+def pooled(losses: Losses, arm: str, near: Sequence[float]) -> tuple[float, int]:
+    """Returns the deviation of pairs within some rates, and its degrees of freedom."""
     differences = [paired(losses, arm, rate) for rate in near]
     freedom = sum(len(values) - 1 for values in differences)
     squares = sum(((values - values.mean()) ** 2).sum() for values in differences)
     return float(np.sqrt(squares / freedom)), freedom
+
+
+def usable(losses: Losses, arm: str, within: float) -> list[float]:
+    """Returns the rates at which an arm and `none` end near the better one's best."""
+    both = np.stack([means(losses, name) for name in ("none", arm)])
+    near = both.max(0) <= both.min() + within
+    return [
+        rate for rate, is_near in zip(rates(losses, arm), near, strict=True) if is_near
+    ]
 
 
 def resolvable(deviation: float, pairs: int, power: float = 0.8) -> float:
