@@ -6,12 +6,19 @@ import io
 import json
 import math
 import os
+import socket
 
 import jax
 import pytest
 from rich.console import Console
 
-from benchmarks import accelerator, accelerator_parts, accelerator_tables, peaks
+from benchmarks import (
+    accelerator,
+    accelerator_parts,
+    accelerator_tables,
+    peaks,
+    processes,
+)
 from train.tasks import resnet
 
 
@@ -102,3 +109,28 @@ def test_a_published_peak_is_of_the_device_and_its_precision():
     assert peaks.published("Tesla T4", "bfloat16") is None
     assert peaks.published("cpu", "float32") is None
     assert math.isfinite(peaks.measured("float32", 32))
+
+
+def test_what_processes_send_and_hide_is_by_hand():
+    assert processes.ring_bytes(8.0, 4) == 12.0
+    alone = {"step": 1.0}
+    found = {"step": 1.25, "reduce": 0.5, "sent": 2e6}
+    assert processes.hidden(found, alone) == 0.5
+    assert processes.hidden({"step": 0.9, "reduce": 0.5}, alone) == 1
+    assert processes.hidden({"step": 3.0, "reduce": 0.5}, alone) == 0
+    console = Console(record=True, width=100, file=io.StringIO())
+    one = {"step": 1.0, "reduce": 0.0, "sent": 0.0}
+    console.print(processes.scaling_table({1: one, 2: found}, 2))
+    row = console.export_text().splitlines()[-2].replace("│", " ").split()
+    assert row == ["2", "1", "1250", "1.25", "500", "50", "%", "2.0"]
+
+
+def test_the_loopback_s_counter_counts_what_is_sent():
+    before = processes.loopback_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as sender:
+            receiver, _ = server.accept()
+            with receiver:
+                sender.sendall(bytes(100_000))
+                assert receiver.recv(1)
+                assert processes.loopback_bytes() - before >= 30_000
