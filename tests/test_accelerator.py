@@ -127,10 +127,10 @@ def test_what_processes_send_and_hide_is_by_hand():
 
 def test_the_loopback_s_counter_counts_what_is_sent():
     before = processes.loopback_bytes()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as sender:
-            receiver, _ = server.accept()
-            with receiver:
-                sender.sendall(bytes(100_000))
-                assert receiver.recv(1)
-                assert processes.loopback_bytes() - before >= 30_000
+    server = socket.create_server(("127.0.0.1", 0))
+    with server, socket.create_connection(server.getsockname()) as sender:
+        receiver, _ = server.accept()
+        with receiver:
+            sender.sendall(bytes(100_000))
+            assert receiver.recv(1)
+            assert processes.loopback_bytes() - before >= 30_000

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import step_aot, tpu_aot
 from train import data
 from train.engine import arms, batches
 from train.engine.axes import fan_in_axes
@@ -54,19 +55,24 @@ def test_on_a_cpu_the_pool_is_written_otherwise():
     assert "stablehlo.select_and_scatter" not in text
 
 
-def test_the_step_compiles_for_a_tpu_where_its_compiler_is_installed():
+@pytest.mark.parametrize(
+    ("task", "reductions"), [("horses", 1), ("fashion", 15), ("shakespeare", 1)]
+)
+def test_on_tpus_gc_adds_no_collective(task, reductions, monkeypatch):
+    """One all-reduce of the gradients; the ResNet's 14 others are of its BatchNorms."""
     pytest.importorskip("libtpu")
-    from jax.experimental import topologies
-
-    topology = topologies.get_topology_desc(
-        platform="tpu", topology_name="v5e:2x2", num_slices=1
-    )
-    mesh = topologies.make_mesh(topology, (4,), ("batch",))
-    step, state = step_and_state(gc=True, mesh=mesh)
-    everywhere = jax.NamedSharding(mesh, jax.P())
-    state = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), state
-    )
-    batch = batches.batch_shapes(TASK.splits["train"], 4, mesh)
-    compiled = jax.jit(step).lower(state, batch, COUNT, KEY).compile()
-    assert "all-reduce" in compiled.as_text()
+    for name, value in tpu_aot.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    made, config = step_aot.tasks("float32")[task]
+    mesh = step_aot.tpu_mesh((2, 2))
+    with jax.numpy_dtype_promotion("standard"):  # Optax's schedules promote
+        lowered = [step_aot.lowered(made, config(gc=gc), mesh) for gc in (False, True)]
+    for name in ("step", "loop"):
+        without, with_gc = (
+            tpu_aot.collectives(programs[name].compile().as_text())
+            for programs in lowered
+        )
+        assert without == with_gc
+        assert {kind: number for kind, (number, _) in with_gc.items()} == {
+            "all-reduce": reductions
+        }
