@@ -1,5 +1,6 @@
 """Settings and fixtures that all tests share."""
 
+import gc
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 collect_ignore = ["keras_means.py"]  # a script of its own, for Keras's JAX backend
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(100_000, 50, 50)  # tracing makes many objects and few cycles
 # What is computed here is little: to compile it as for a long run takes longer.
 jax.config.update("jax_disable_most_optimizations", True)
 

@@ -9,6 +9,7 @@ import os
 import socket
 
 import jax
+import optax
 import pytest
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from benchmarks import (
     accelerator,
     accelerator_parts,
     accelerator_tables,
+    overhead,
     peaks,
     processes,
 )
@@ -39,6 +41,7 @@ def measured(tmp_path_factory):
     once = functools.cache(accelerator_parts.measure_task)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resnet, "FEATURES", (8,))
+        patch.setattr(overhead, "OPTIMIZERS", {"rmsprop": optax.rmsprop(1e-4)})
         patch.setattr(accelerator, "in_own_process", in_this_process)
         patch.setattr(accelerator_parts, "measure_task", once)
         with jax.numpy_dtype_promotion("standard"):  # Optax's schedules promote
