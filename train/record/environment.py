@@ -41,7 +41,9 @@ def unused_card(driver: pathlib.Path = NVIDIA_DRIVER) -> str | None:
 
 def commit() -> str | None:
     """Returns the commit of this source tree, "-dirty" if changed, if git knows it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    # Without a lock: a run that is killed meanwhile must not leave one behind.
+    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty"]
+    command += ["--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(
             command,
