@@ -112,11 +112,21 @@ def time_updates(
     return {name: times[1:] for name, times in seconds.items()}  # the first warms up
 
 
+def quartiles(seconds: Seconds, name: str) -> list[float]:
+    """Returns the quartiles of an arm's time over the optimizer's alone, by rounds."""
+    ratios = np.divide(seconds[name], seconds["alone"])
+    return np.percentile(ratios, (25, 50, 75)).tolist()
+
+
+def cell(ratios: Sequence[float]) -> str:
+    """Returns the median and the quartiles as a table shows them."""
+    low, median, high = ratios
+    return f"{median:.2f} [{low:.2f}, {high:.2f}]"
+
+
 def ratio(seconds: Seconds, name: str) -> str:
     """Returns an arm's time over the optimizer's alone: median and quartiles."""
-    ratios = np.divide(seconds[name], seconds["alone"])
-    low, median, high = np.percentile(ratios, (25, 50, 75))
-    return f"{median:.2f} [{low:.2f}, {high:.2f}]"
+    return cell(quartiles(seconds, name))
 
 
 def bytes_per_parameter(compiled: Compiled, params: trees.Tree) -> float:
