@@ -27,6 +27,8 @@ Record: TypeAlias = dict[str, Any]
 Part: TypeAlias = tuple[tuple[str, ...], Callable[..., Record], tuple[Any, ...]]
 
 BUDGET = 8 * 60  # seconds
+PART = 2 * 60  # seconds that one part may take of them
+PATIENCE = 10  # seconds in which a process that is done has to end
 PRECISIONS = ("float32", "bfloat16")
 MODELS = ("CNN", "ResNet-50", "GPT-2")
 TOLERANCE = 0.02  # of the mean loss over the first steps, relative
@@ -80,14 +82,15 @@ def in_own_process(
     there.close()
     try:
         if not here.poll(seconds):
-            return {"failed": f"not done when {BUDGET // 60} minutes were over"}
+            process.kill()
+            return {"failed": f"not done after {seconds:.0f} s"}
         return here.recv()
     except EOFError:
         process.join()
         return {"failed": f"the process ended with status {process.exitcode}"}
     finally:
+        process.join(PATIENCE)  # only one at a time may have the device
         process.kill()
-        process.join()
 
 
 def deliver(
@@ -109,7 +112,7 @@ def measure(options: Options, console: Console) -> Record:
         left = BUDGET - (begun - start)
         found = {"failed": f"skipped: {BUDGET // 60} minutes are over"}
         if left > 0:
-            found = in_own_process(function, *arguments, seconds=left)
+            found = in_own_process(function, *arguments, seconds=min(left, PART))
         put(record, path, found)
         seconds = time.perf_counter() - begun
         console.print(f"{', '.join(path)}: {found.get('failed', f'{seconds:.0f} s')}")
@@ -135,13 +138,15 @@ def conclude(record: Record) -> None:
             peak = peaks.get(precision, {}).get("flop_per_second")
             for timed in task.get("feeds", {}).values():
                 if "failed" not in timed:
-                    flop = task["flop"]
-                    known = peak and flop
-                    speed = flop * timed["per_second"] / peak if known else None
-                    timed["share_of_peak"] = speed
+                    timed["share_of_peak"] = share(task["flop"], timed, peak)
         curves = [mean_losses(found.get(precision, {})) for precision in PRECISIONS]
         if all(curves):
             record["losses"][name] = compare(*curves)
+
+
+def share(flop: float | None, timed: Record, peak: float | None) -> float | None:
+    """Returns the share of the peak that the arithmetic of an epoch reaches."""
+    return flop * timed["per_second"] / peak if flop and peak else None
 
 
 def mean_losses(task: Record) -> list[float]:

@@ -27,7 +27,7 @@ def tables(record: dict[str, Any]) -> Iterator[RenderableType]:
 
 
 def device(found: dict[str, Any]) -> str:
-    """Returns lines on what was measured, and of which peak the shares are."""
+    """Returns the lines on the device, the versions and the peaks."""
     if FAILED in found:
         return ""
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())

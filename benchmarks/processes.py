@@ -1,215 +1,200 @@
-"""Weak scaling over processes of one machine, which stand for hosts.
+"""Weak scaling over processes on one machine, and what it says of many hosts on paper.
 
     python -m benchmarks.processes
+    python -m benchmarks.processes --processes 1 2 4 --images 16
 
-Each process has one device, its share of the cores, and the same number of images of
-the horses' task a step; they talk over the loopback. What is sent is counted by the
-kernel's own counter of that interface, so nothing else should use it meanwhile.
+Each process has one core, one device and the same number of images a step, of the
+horses' network in float32 with GC. They speak over the loopback, by `jax.distributed`,
+as hosts would over a network, and take turns by number for some rounds. The bytes are
+those of the whole loopback: nothing else should use it meanwhile.
 """
 
 import dataclasses
-import functools
-import json
+import multiprocessing
 import os
-import pathlib
 import socket
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-HOSTS = (8, 32, 256)
-GIGABITS = (10, 25, 100)
+from train.config import prepare_jax
+from train.horses import Config
+
+if TYPE_CHECKING:
+    from benchmarks.process_steps import Turn
+
+GRADIENTS = 1_704_097 * 4  # bytes of the network's gradients in float32
+HOSTS = (8, 16, 32, 64, 128, 256)
+GIGABITS = (10, 25, 100)  # a second, of a host's link
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Times a step over processes, one core each."""
+    """Times a step of 1, 2 and more processes with the same work each."""
 
-    counts: tuple[int, ...] = (1, 2, 4)
-    """Numbers of processes; they take turns on the cores if there are fewer."""
+    processes: tuple[int, ...] = ()
+    """Numbers of processes, from 1 up; by default 1 and 2, and 4 on four cores."""
 
     images: int = 32
-    """Images of a process in a step."""
+    """Images of each process in a step."""
 
-    steps: int = 12
-    """Steps that are timed, after two more."""
+    side: int = 300
+    """Their height and width in pixels."""
 
-    quick: bool = False
-    """Small images."""
+    steps: int = 20
+    """Steps to time in a turn."""
 
-    worker: str = ""
-    """COORDINATOR,COUNT,NUMBER of a process that this command has started."""
-
-
-def loopback_bytes() -> int:
-    """Returns the bytes that the loopback has sent since the machine started."""
-    lines = pathlib.Path("/proc/net/dev").read_text().splitlines()
-    (line,) = (line for line in lines if line.strip().startswith("lo:"))
-    return int(line.split(":")[1].split()[8])
+    rounds: int = 2
+    """How often each number of processes has its turn."""
 
 
-def median_and_bytes(call: Callable[[], Any], count: int) -> tuple[float, float]:
-    """Returns the median seconds of a call, and the bytes that one sends."""
-    import jax
-
-    seconds, before = [], 0
-    for i in range(count + 2):
-        if i == 2:  # the first ones warm up
-            before = loopback_bytes()
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[2:]), (loopback_bytes() - before) / count
+def counts(options: Options) -> tuple[int, ...]:
+    """Returns the numbers of processes to time; 1 comes first."""
+    cores = len(os.sched_getaffinity(0))
+    asked = options.processes or ((1, 2, 4) if cores >= 4 else (1, 2))
+    return tuple(sorted({1, *asked}))
 
 
-def work(options: Options) -> dict[str, float]:
-    """Returns what one of several processes measures."""
-    coordinator, count, number = options.worker.split(",")
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(number) % len(cores)]})
-    os.environ |= {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
-    from train import horses
-    from train.engine import processes
-
-    if int(count) > 1:
-        processes.join(
-            horses.Config(
-                coordinator=coordinator,
-                num_processes=int(count),
-                process_id=int(number),
-            )
-        )
-    return time_steps(options, options.images * int(count))
-
-
-def time_steps(options: Options, size: int) -> dict[str, float]:
-    """Returns what a step takes on a batch of `size` images, and its all-reduce alone.
-
-    Seconds of both, the bytes that this machine sent meanwhile, those of the gradients.
-    """
-    import jax
-    import rich.console
-
-    from benchmarks import random_tasks
-    from train.engine import arms, feed, fit, processes
-    from train.engine.step import on_each_device, train_step
-    from train.faults import Stop
-    from train.record.reporter import Reporter
-
-    config, task = random_tasks.make("horses", quick=options.quick, batch_size=size)
-    quiet = Reporter(None, rich.console.Console(quiet=True))
-    run, start = fit.begin(config, task, quiet, Stop())
-    shares = arms.taken_shares(config, run.axes, run.start_params)
-    step = functools.partial(
-        train_step, task=task, tx=run.tx, shares=shares, mesh=run.mesh
-    )
-    brought = feed.HostFeed(task.splits["train"], size, run.mesh)
-    state = processes.replicate(start, run.mesh)
-    compiled = brought.compile(step, state)
-    held = [state, next(brought.works([np.arange(size)], ()))]
-
-    def one_step() -> Any:
-        held[0], *told = compiled(held[0], *held[1].inputs, run.step_key)
-        return told
-
-    @jax.jit
-    def reduce(grads: Any) -> Any:
-        return on_each_device(run.mesh, lambda x, _: (x, None))(grads, ())[0]
-
-    seconds, sent = median_and_bytes(one_step, options.steps)
-    grads = processes.replicate(start.params, run.mesh)
-    alone, _ = median_and_bytes(lambda: reduce(grads), options.steps)
-    gradients = sum(leaf.nbytes for leaf in jax.tree.leaves(start.params))
-    return {"step": seconds, "sent": sent, "reduce": alone, "gradients": gradients}
-
-
-def measure(options: Options, count: int) -> dict[str, float]:
-    """Returns what the first of `count` processes measures."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-    command = [sys.executable, "-m", "benchmarks.processes"]
-    command += [f"--images={options.images}", f"--steps={options.steps}"]
-    command += ["--quick"] if options.quick else []
-    started = [
-        subprocess.Popen(
-            [*command, f"--worker={address},{count},{number}"],
-            stdout=subprocess.PIPE, text=True,
-        )
-        for number in range(count)
-    ]  # fmt: skip
-    outputs = [process.communicate()[0] for process in started]
-    if any(process.returncode for process in started):
-        sys.exit("error: a process failed; what it said stands above.")
-    return json.loads(outputs[0].splitlines()[-1])
-
-
-def hidden(found: dict[str, float], alone: dict[str, float]) -> float:
-    """Returns the share of the all-reduce that is hidden behind computing."""
-    shown = (found["step"] - alone["step"]) / found["reduce"]
-    return min(max(1 - shown, 0), 1)
-
-
-def ring_bytes(size: float, hosts: int) -> float:
-    """Returns the bytes that a host sends in an all-reduce by a ring."""
+def ring_bytes(hosts: int, size: int = GRADIENTS) -> float:
+    """Returns the bytes that a host sends in a ring all-reduce of `size` bytes."""
     return 2 * (hosts - 1) / hosts * size
 
 
-def scaling_table(found: dict[int, dict[str, float]], cores: int) -> Table:
-    """Returns what was measured, by the number of processes."""
-    columns = (
-        "step, ms",
-        "over one",
-        "all-reduce alone, ms",
+def overlap(more: float, reduce: float) -> float:
+    """Returns the share of an all-reduce that computing hides.
+
+    Args:
+      more: what a step takes longer than that of one process.
+      reduce: what the all-reduce takes alone.
+    """
+    return min(max(1 - more / reduce, 0.0), 1.0)
+
+
+def take_turn(count: int, options: Options, prepare: Callable[[], None]) -> "Turn":
+    """Returns what `count` processes measure.
+
+    Args:
+      count: number of processes.
+      options: of the command.
+      prepare: called in each of them before JAX is imported.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    pipes, workers = [], []
+    for index in range(count):
+        here, there = spawn.Pipe(duplex=False)
+        arguments = (there, prepare, options, address, count, index)
+        workers.append(spawn.Process(target=work, args=arguments, daemon=True))
+        workers[-1].start()
+        there.close()
+        pipes.append(here)
+    try:
+        first, *_ = [pipe.recv() for pipe in pipes]
+        return first
+    except EOFError:
+        raise SystemExit("error: a process was lost; what it said is above.") from None
+    finally:
+        for worker in workers:
+            worker.join(10)
+            worker.kill()
+
+
+def work(
+    pipe: Connection,
+    prepare: Callable[[], None],
+    options: Options,
+    address: str,
+    count: int,
+    index: int,
+) -> None:
+    """Sends what this process measures on a core of its own: what each of them does."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[index % len(cores)]})
+    os.environ |= {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
+    os.environ.pop("XLA_FLAGS", None)
+    prepare()
+    others = {}
+    if count > 1:
+        others = {"coordinator": address, "num_processes": count, "process_id": index}
+    from benchmarks import process_steps
+
+    config = Config(gc=True, batch_size=count * options.images, **others)
+    pipe.send(process_steps.measure(config, options.side, options.steps))
+
+
+def scaling(turns: "dict[int, Sequence[Turn]]") -> Table:
+    """Returns the table of what was measured, by number of processes.
+
+    Differences and ratios are taken round by round, then their median.
+    """
+    from benchmarks.overhead import blank_table
+
+    table = blank_table(
+        "A step of some processes with the same work each", "processes", "step, ms",
+        "efficiency", "sent, MB", "a ring's, MB", "all-reduce, ms", "more than 1, ms",
         "hidden",
-        "MB sent a step",
-    )
-    table = Table("processes", "a core", *columns, title="Weak scaling, measured")
-    alone = found[min(found)]
-    for count, one in found.items():
-        cells = ["-"] * 2
+    )  # fmt: skip
+    for count, found in turns.items():
+        pairs = [*zip(turns[1], found, strict=True)]
+        step, sent, reduce = (
+            statistics.median(getattr(turn, name) for turn in found)
+            for name in ("step", "step_bytes", "reduce")
+        )
+        cells = [str(count), f"{1e3 * step:.0f}"]
         if count > 1:
-            cells = [f"{1e3 * one['reduce']:.0f}", f"{100 * hidden(one, alone):.0f} %"]
-        table.add_row(
-            str(count), f"{max(count / cores, 1):g}", f"{1e3 * one['step']:.0f}",
-            f"{one['step'] / alone['step']:.2f}", *cells, f"{one['sent'] / 1e6:.1f}",
-        )  # fmt: skip
+            efficiency = statistics.median(one.step / turn.step for one, turn in pairs)
+            more = statistics.median(turn.step - one.step for one, turn in pairs)
+            cells += [
+                f"{efficiency:.2f}",
+                f"{sent / 1e6:.1f}",
+                f"{count * ring_bytes(count) / 1e6:.1f}",
+                f"{1e3 * reduce:.1f}",
+                f"{1e3 * more:.1f}",
+                f"{100 * overlap(more, reduce):.0f} %",
+            ]
+        table.add_row(*cells)
     return table
 
 
-def paper_rows(size: float, step: float) -> Iterator[list[str]]:
-    """Yields the cells of each number of hosts: a ring's time over a step's, in %."""
+def on_paper(step: float) -> Table:
+    """Returns the table of a ring all-reduce's time over the links of many hosts.
+
+    Args:
+      step: seconds of a step of one process, to compare with.
+    """
+    from benchmarks.overhead import blank_table
+
+    table = blank_table(
+        f"On paper: ms of a ring's all-reduce (share of a step of {1e3 * step:.0f} ms)",
+        "hosts", "sent by a host, MB", *(f"{speed} Gbit/s" for speed in GIGABITS),
+    )  # fmt: skip
     for hosts in HOSTS:
-        sent = ring_bytes(size, hosts)
-        seconds = [sent * 8 / (gigabits * 1e9) for gigabits in GIGABITS]
-        shares = [f"{1e3 * s:.1f} ms, {100 * s / step:.2g} %" for s in seconds]
-        yield [str(hosts), f"{sent / 1e6:.1f}", *shares]
+        size = ring_bytes(hosts)
+        seconds = [8 * size / (1e9 * speed) for speed in GIGABITS]
+        cells = [f"{1e3 * s:.2f} ({100 * s / step:.1f} %)" for s in seconds]
+        table.add_row(str(hosts), f"{size / 1e6:.1f}", *cells)
+    return table
 
 
 def main() -> None:
-    """Measures and prints the tables; as a worker, one line of JSON."""
+    """Measures what the options ask for and prints both tables."""
     options = tyro.cli(Options, prog="python -m benchmarks.processes")
-    if options.worker:
-        print(json.dumps(work(options)))
-        return
-    found = {count: measure(options, count) for count in options.counts}
-    first = next(iter(found.values()))
-    speeds = (f"{gigabits} Gbit/s" for gigabits in GIGABITS)
-    paper = Table(
-        "hosts", "MB sent a step", *speeds,
-        title="On paper: a ring's all-reduce, and its share of the measured step",
-    )  # fmt: skip
-    for row in paper_rows(first["gradients"], first["step"]):
-        paper.add_row(*row)
+    turns: dict[int, list[Turn]] = {count: [] for count in counts(options)}
+    console = Console(width=120)
+    for _ in range(options.rounds):
+        for count, found in turns.items():
+            found.append(take_turn(count, options, prepare_jax))
+            console.print(f"{count}: {1e3 * found[-1].step:.0f} ms a step")
     cores = len(os.sched_getaffinity(0))
-    Console(width=100).print(scaling_table(found, cores), paper, sep="\n")
+    console.print(f"\n{cores} cores, {options.images} images a process and step")
+    console.print(scaling(turns))
+    console.print(on_paper(statistics.median(turn.step for turn in turns[1])))
 
 
 if __name__ == "__main__":
