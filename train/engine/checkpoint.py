@@ -161,9 +161,19 @@ def first_line(error: Exception) -> str:
 
 
 def save_params(path: pathlib.Path, params: Any) -> None:
-    """Writes a pytree of arrays into the folder `path`, atomically, anew."""
-    with _checkpointer() as checkpointer:
-        checkpointer.save(path.resolve(), params, force=True)
+    """Writes a pytree of arrays into the folder `path`, atomically, anew.
+
+    Raises:
+      CheckpointError: if it cannot be written.
+    """
+    try:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(path.resolve(), params, force=True)
+    except Exception as error:  # TensorStore has no common class for a full disk
+        raise CheckpointError(
+            f"cannot write {path}: {first_line(error)}. "
+            "The checkpoints are kept; make room, then go on with --resume."
+        ) from error
 
 
 def load_params(path: pathlib.Path) -> Any:
