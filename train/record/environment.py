@@ -41,17 +41,23 @@ def unused_card(driver: pathlib.Path = NVIDIA_DRIVER) -> str | None:
 
 def commit() -> str | None:
     """Returns the commit of this source tree, "-dirty" if changed, if git knows it."""
-    # Without a lock: a run that is killed meanwhile must not leave one behind.
-    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty"]
-    command += ["--abbrev=40", "--exclude=*"]
+    head = git("rev-parse", "HEAD")
+    changed = head and git("status", "--porcelain", "--untracked-files=no")
+    return f"{head}-dirty" if changed else head or None
+
+
+def git(*args: str) -> str:
+    """Returns what git prints of this source tree; nothing where there is none.
+
+    Without locks: a run that is killed meanwhile must not leave one behind, as
+    `git describe --dirty` does.
+    """
+    command = ["git", "--no-optional-locks", *args]
+    folder = pathlib.Path(__file__).parent
     try:
         done = subprocess.run(
-            command,
-            cwd=pathlib.Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
+            command, cwd=folder, capture_output=True, text=True, check=False
         )
     except OSError:
-        return None
-    return done.stdout.strip() or None
+        return ""
+    return done.stdout.strip()
