@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks import random_tasks
 from train import horses
-from train.engine import arms, feed, fit, processes
+from train.engine import arms, batches, feed, fit, processes
 from train.engine.step import train_step
 from train.faults import Stop
 from train.record.reporter import Reporter
@@ -79,7 +79,7 @@ def all_reduce(like: Any, mesh: Mesh) -> tuple[Callable[[Any], Any], Any]:
     """
 
     def ones(x: Any) -> jax.Array:
-        return feed.spread(np.ones((mesh.size, *x.shape), x.dtype), P("batch"), mesh)
+        return batches.spread(np.ones((mesh.size, *x.shape), x.dtype), P("batch"), mesh)
 
     def total(x: Any) -> Any:
         return jax.lax.psum(x, "batch")

@@ -14,9 +14,9 @@ import optax
 from jax import Array
 from jax.sharding import PartitionSpec as P
 
-from train.engine import feed, processes
+from train.engine import processes
 from train.engine.arms import taken_shares
-from train.engine.batches import Batch, dealt, order, padded_size
+from train.engine.batches import Batch, dealt, order, padded_size, spread
 from train.engine.fit import Run
 from train.engine.state import State
 from train.engine.step import on_each_device, over_share
@@ -133,9 +133,9 @@ def on_devices(run: Run, indices: np.ndarray) -> tuple[Callable[..., Examples], 
     size = padded_size(run.config.batch_size, run.mesh)
     rows = dealt(indices.astype(np.int32), size, run.mesh)
     places = (rows, order(size, run.mesh))
-    spread = [feed.spread(x, share, run.mesh) for x in places]
+    placed = [spread(x, share, run.mesh) for x in places]
     held = processes.replicate(run.task.splits["train"], run.mesh)
-    return jax.jit(gather), (held, *spread)
+    return jax.jit(gather), (held, *placed)
 
 
 def split(

@@ -1,7 +1,6 @@
 """Which examples share a step, and how they are dealt out to the devices."""
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -44,15 +43,20 @@ def deal(examples: Examples, indices: np.ndarray, batch_size: int, mesh: Mesh) -
     rows, positions = dealt(indices, size, mesh), order(size, mesh)
     sharding = NamedSharding(mesh, P("batch"))
 
-    def spread(x: Any, take: Callable[[Any], np.ndarray]) -> Array:
-        # Each process is asked for what its own devices hold, and for no more.
-        return jax.make_array_from_callback((size, *x.shape[1:]), sharding, take)
-
     def put(x: np.ndarray) -> Array:
-        return spread(x, lambda index: take(x, rows[index[0]]))
+        # Each process is asked for what its own devices hold, and for no more.
+        return jax.make_array_from_callback(
+            (size, *x.shape[1:]), sharding, lambda index: take(x, rows[index[0]])
+        )
 
-    at = spread(positions, lambda index: positions[index])
+    at = spread(positions, P("batch"), mesh)
     return Batch(jax.tree.map(put, examples), at)
+
+
+def spread(x: np.ndarray, spec: P, mesh: Mesh) -> Array:
+    """Returns an array that is the same in every process, split over the devices."""
+    sharding = NamedSharding(mesh, spec)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 def order(size: int, mesh: Mesh) -> np.ndarray:

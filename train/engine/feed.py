@@ -20,7 +20,15 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from train.config import Config
-from train.engine.batches import Batch, batch_shapes, deal, dealt, order, padded_size
+from train.engine.batches import (
+    Batch,
+    batch_shapes,
+    deal,
+    dealt,
+    order,
+    padded_size,
+    spread,
+)
 from train.engine.processes import replicate
 from train.engine.state import State
 from train.engine.task import Examples, take
@@ -139,12 +147,6 @@ class DeviceFeed:
         padded = np.pad(np.array(counts, np.int32), padding)
         rows = spread(rows, P(None, "batch"), self.mesh)
         return Work((rows, padded, np.int32(len(batches))), counts)
-
-
-def spread(x: np.ndarray, spec: P, mesh: Mesh) -> Array:
-    """Returns an array that is the same in every process, split over the devices."""
-    sharding = NamedSharding(mesh, spec)
-    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 def lower_turn(
