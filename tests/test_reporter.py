@@ -1,5 +1,6 @@
 """What a run shows and leaves behind, apart from the run itself."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -70,3 +71,27 @@ def test_the_commit_is_the_one_that_git_names():
     head = subprocess.run(command, capture_output=True, text=True)
     expected = head.stdout.strip() if head.returncode == 0 else ""
     assert (environment.commit() or "").removesuffix("-dirty") == expected
+
+
+def test_asking_for_the_commit_leaves_the_index_as_it_is(tmp_path, monkeypatch):
+    """A killed `git` that was to rewrite it would leave its lock behind."""
+
+    def git(*args):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(
+            ["git", *who, *args], cwd=tmp_path, check=True, capture_output=True
+        )
+        return done.stdout.decode().strip()
+
+    git("init", "-q")
+    file = tmp_path / "file"
+    file.write_text("as committed")
+    git("add", "file")
+    git("commit", "-q", "-m", "first")
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
+    os.utime(file, (1, 1))  # git looks at the file anew, and would note that it has
+    index = (tmp_path / ".git" / "index").read_bytes()
+    assert environment.commit() == git("rev-parse", "HEAD")
+    assert (tmp_path / ".git" / "index").read_bytes() == index
+    file.write_text("changed")
+    assert environment.commit().endswith("-dirty")
