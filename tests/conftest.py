@@ -1,13 +1,15 @@
 """Settings and fixtures that all tests share."""
 
+import contextlib
 import gc
 import io
 import json
 import os
 import pathlib
 import socket
+import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -127,6 +129,25 @@ def data_dir(tmp_path_factory, images) -> pathlib.Path:
     path.rmdir()
     stage_horses(path, images)
     return path
+
+
+@pytest.fixture(scope="module")
+def run_small() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Runs `train.horses` here, with the small network, on "pictures" if not told."""
+    import small_horses
+
+    from train import horses
+
+    def run(*args) -> subprocess.CompletedProcess[str]:
+        args = ["--dataset=pictures", *map(str, args)]
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = horses.main(args)
+        return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
+
+    with pytest.MonkeyPatch.context() as patch:
+        small_horses.install(patch.setattr)
+        yield run
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Faults that are really caused: one clear line, the right status, nothing lost."""
 
+import contextlib
 import json
-import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,8 @@ SHAPE = (94, 94, 3)
 SMALL = (small_horses.__file__,)  # the command with a network that starts at once
 
 
-def run(data_dir, *args, before=(), module=("-m", "train.horses"), **kwargs):
-    command = [sys.executable, *before, *module, *args, f"--data-dir={data_dir}"]
+def run(data_dir, *args, module=("-m", "train.horses"), **kwargs):
+    command = [sys.executable, *module, *args, f"--data-dir={data_dir}"]
     return subprocess.run(command, capture_output=True, text=True, **kwargs)
 
 
@@ -127,28 +128,37 @@ def test_labels_out_of_range(tmp_path):
         data.load("pictures", tmp_path)
 
 
-SMALL_FILES = """
-import os, resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
+@contextlib.contextmanager
+def small_files():
+    """Lets this process write no file of more than 20 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_is_full_at_the_first_checkpoint(small_data_dir, tmp_path):
+def test_a_disk_that_is_full_at_the_first_checkpoint(
+    small_data_dir, run_small, tmp_path, monkeypatch
+):
+    from train.engine.checkpoint import Checkpoints
+
+    def save(*args, save=Checkpoints.save):
+        with small_files():
+            return save(*args)
+
     args = (
-        "--dataset=pictures",
-        "--epochs=2",
-        "--batch-size=4",
-        "--workdir",
-        tmp_path / "run",
-    )
-    # The cache of compiled programs is not to be what fills the disk.
-    env = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "0"}
-    done = run(small_data_dir, *args, before=("-c", SMALL_FILES), module=SMALL, env=env)
+        f"--data-dir={small_data_dir}", "--epochs=2", "--batch-size=4",
+        f"--workdir={tmp_path / 'run'}",
+    )  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save)
+        done = run_small(*args)
     assert_one_line(
         done, 1, "cannot write a checkpoint into", "File too large", "--resume"
     )
-    done = run(small_data_dir, *args, "--resume", module=SMALL)
+    done = run_small(*args, "--resume")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 2
 
@@ -198,11 +208,11 @@ def test_two_runs_that_prepare_the_same_data_at_once(staged):
     assert tfds.builder("horses_or_humans", data_dir=staged).is_prepared()
 
 
-def test_a_loss_that_is_no_longer_finite(small_data_dir, tmp_path):
+def test_a_loss_that_is_no_longer_finite(small_data_dir, run_small, tmp_path):
     workdir = tmp_path / "run"
-    done = run(
-        small_data_dir, "--dataset=pictures", "--optimizer=sgd", "--batch-size=2",
-        "--learning-rate=1e25", "--workdir", workdir, module=SMALL,
+    done = run_small(
+        f"--data-dir={small_data_dir}", "--optimizer=sgd", "--batch-size=2",
+        "--learning-rate=1e25", "--workdir", workdir,
     )  # fmt: skip
     assert_one_line(
         done, 1, "epoch 1, step", "No epoch was finished", "lower --learning-rate"

@@ -15,8 +15,9 @@ prepare_jax()
 import jax
 sys.path.append("tests")
 import small_horses
-from train.tasks import decoder, horses
-decoder.LAYERS, horses.CNN = 1, small_horses.small()
+from train.tasks import cnn, decoder, horses
+cnn.CONV_FEATURES, cnn.DENSE_FEATURES = (8,) * 5, 16
+decoder.LAYERS, decoder.WIDTH, horses.CNN = 1, 24, small_horses.small()
 SEEDS, TEXT_BYTES, HORSES_EPOCHS = 1, 30_000, 1
 DATASET, DATA_DIR = "pictures", pathlib.Path({data_dir!r})
 RUNS = pathlib.Path(tempfile.mkdtemp())

@@ -19,22 +19,41 @@ from train import horses
 from train.engine import checkpoint
 from train.engine.state import State, init_state
 
+# TensorStore tells the event loop of a file that could not be read when it is closed.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 EPOCHS = 3
 SMALL_HORSES = pathlib.Path(__file__).parent / "small_horses.py"
 
 
-def command(data_dir, workdir, *args):
+def options(data_dir, workdir):
     return [
-        sys.executable, "-W", "error", SMALL_HORSES, "--gc",
-        "--dataset=pictures", f"--data-dir={data_dir}", "--batch-size=2",
-        f"--epochs={EPOCHS}", f"--workdir={workdir}", *args,
+        "--gc", "--dataset=pictures", f"--data-dir={data_dir}", "--batch-size=2",
+        f"--epochs={EPOCHS}", f"--workdir={workdir}",
     ]  # fmt: skip
 
 
-def finish(*args):
-    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done
+def start(*args, **kwargs):
+    """Starts the command in a process that can be stopped or killed.
+
+    It has one device, as the process of the tests.
+    """
+    command = [sys.executable, "-W", "error", SMALL_HORSES, *options(*args)]
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+    return subprocess.Popen(command, env=env, text=True, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def resume(run_small):
+    """Goes on with a run in this process, to its end; returns what is printed."""
+
+    def resume(*args):
+        done = run_small(*options(*args), "--resume")
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return resume
 
 
 def outcome(workdir):
@@ -51,7 +70,8 @@ def outcome(workdir):
 def whole(small_data_dir, tmp_path_factory):
     """The folder of a run that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    finish(small_data_dir, workdir)
+    with start(small_data_dir, workdir, stdout=subprocess.DEVNULL) as process:
+        assert process.wait(timeout=300) == 0
     return workdir
 
 
@@ -74,13 +94,11 @@ def lines(path):
     ("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
 def test_a_stopped_run_saves_says_how_to_go_on_and_ends_the_same(
-    small_data_dir, whole, tmp_path, signum, status
+    small_data_dir, whole, resume, tmp_path, signum, status
 ):
     workdir = tmp_path / "run"
-    with subprocess.Popen(
-        command(small_data_dir, workdir),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start(small_data_dir, workdir, **pipes) as process:
         metrics = workdir / "metrics.jsonl"
         assert stop_when(process, lambda: lines(metrics) >= 1, signum) == status
         error = process.stderr.read()
@@ -88,12 +106,12 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_ends_the_same(
     assert error.rstrip().endswith("--resume")
     assert error.count("\n") == 1
     assert not (workdir / "summary.json").exists()
-    assert "Going on after epoch" in finish(small_data_dir, workdir, "--resume").stdout
+    assert "Going on after epoch" in resume(small_data_dir, workdir)
     assert outcome(workdir) == outcome(whole)
 
 
 @pytest.mark.parametrize("moment", ["first epoch", "saving", "second epoch"])
-def test_a_killed_run_ends_the_same(small_data_dir, whole, tmp_path, moment):
+def test_a_killed_run_ends_the_same(small_data_dir, whole, resume, tmp_path, moment):
     workdir = tmp_path / "run"
     saved = workdir / "checkpoints"
     happened = {
@@ -101,11 +119,9 @@ def test_a_killed_run_ends_the_same(small_data_dir, whole, tmp_path, moment):
         "saving": lambda: saved.is_dir() and any(saved.glob("*tmp*")),
         "second epoch": lambda: lines(workdir / "metrics.jsonl") >= 1,
     }[moment]
-    with subprocess.Popen(
-        command(small_data_dir, workdir), stdout=subprocess.DEVNULL
-    ) as process:
+    with start(small_data_dir, workdir, stdout=subprocess.DEVNULL) as process:
         assert stop_when(process, happened, signal.SIGKILL) == -signal.SIGKILL
-    finish(small_data_dir, workdir, "--resume")
+    resume(small_data_dir, workdir)
     assert outcome(workdir) == outcome(whole)
 
 
@@ -129,39 +145,39 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_skipped_with_a_warning(
-    small_data_dir, whole, unfinished, damage
+    small_data_dir, whole, unfinished, resume, damage
 ):
     newest = unfinished / "checkpoints" / "18"
     largest = max(newest.rglob("*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(DAMAGES[damage](largest.read_bytes()))
-    done = finish(small_data_dir, unfinished, "--resume")
-    assert f"warning: the checkpoint {newest} is damaged" in done.stdout
-    assert "Going on after epoch 2" in done.stdout
+    printed = resume(small_data_dir, unfinished)
+    assert f"warning: the checkpoint {newest} is damaged" in printed
+    assert "Going on after epoch 2" in printed
     assert outcome(unfinished) == outcome(whole)
 
 
 def test_half_a_line_and_lines_after_the_checkpoint_are_dropped(
-    small_data_dir, whole, unfinished
+    small_data_dir, whole, unfinished, resume
 ):
     subprocess.run(["rm", "-r", str(unfinished / "checkpoints" / "18")], check=True)
     with (unfinished / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "epoch_')
-    finish(small_data_dir, unfinished, "--resume")
+    resume(small_data_dir, unfinished)
     assert outcome(unfinished) == outcome(whole)
 
 
-def test_a_finished_run_is_left_as_it_is(small_data_dir, whole):
+def test_a_finished_run_is_left_as_it_is(small_data_dir, whole, resume):
     before = outcome(whole)
-    done = finish(small_data_dir, whole, "--resume")
-    assert f"Going on after epoch {EPOCHS}" in done.stdout
-    assert "Compiled" not in done.stdout
+    printed = resume(small_data_dir, whole)
+    assert f"Going on after epoch {EPOCHS}" in printed
+    assert "Compiled" not in printed
     assert outcome(whole) == before
 
 
 def test_another_configuration_is_refused_with_the_difference(
     small_data_dir, whole, capsys
 ):
-    args = command(small_data_dir, whole, "--resume", "--learning-rate=0.01")[4:]
+    args = [*options(small_data_dir, whole), "--resume", "--learning-rate=0.01"]
     assert horses.main(args) == 2
     assert capsys.readouterr().err == (
         f"error: the run in {whole} is another one: learning_rate was 0.0001, now "
@@ -169,18 +185,16 @@ def test_another_configuration_is_refused_with_the_difference(
     )
 
 
-def test_other_images_are_refused(whole, tmp_path):
+def test_other_images_are_refused(whole, tmp_path, capsys):
     from conftest import make_dataset, pictures
 
     shape = (94, 94, 3)
     splits = {"train": pictures(10, shape), "test": pictures(5, shape)}
     make_dataset(tmp_path, splits, shape, 2)
-    done = subprocess.run(
-        command(tmp_path, whole, "--resume"), capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "train_images was 12, now 10" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert horses.main([*options(tmp_path, whole), "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert "train_images was 12, now 10" in error
+    assert error.count("\n") == 1
 
 
 def test_resume_needs_a_folder(capsys):
@@ -223,8 +237,8 @@ def test_a_checkpoint_from_before_there_was_model_state_is_restored(
     np.testing.assert_array_equal(restored.params["kernel"], params["kernel"])
 
 
-def test_a_workdir_of_nothing_starts_anew(small_data_dir, whole, tmp_path):
-    finish(small_data_dir, tmp_path / "new", "--resume")
+def test_a_workdir_of_nothing_starts_anew(small_data_dir, whole, resume, tmp_path):
+    resume(small_data_dir, tmp_path / "new")
     assert outcome(tmp_path / "new") == outcome(whole)
 
 

@@ -1,10 +1,8 @@
 """`--tensorboard`: event files say what the record says, also after a resume."""
 
 import json
-import pathlib
 import shutil
 import struct
-import subprocess
 import sys
 
 import numpy as np
@@ -16,19 +14,20 @@ from train import fashion, horses
 from train.record.reporter import Reporter
 from train.record.tensorboard import TensorBoardReporter
 
-SMALL_HORSES = pathlib.Path(__file__).parent / "small_horses.py"
 STEPS = 6  # in an epoch
 
 
-def run(data_dir, workdir, *args):
-    command = [
-        sys.executable, "-W", "error", SMALL_HORSES, "--gc", "--dataset=pictures",
-        f"--data-dir={data_dir}", "--batch-size=2", "--epochs=2", "--evaluations=3",
-        f"--workdir={workdir}", *args,
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+@pytest.fixture(scope="module")
+def run(run_small, small_data_dir):
+    def run(workdir, *args):
+        done = run_small(
+            "--gc", f"--data-dir={small_data_dir}", "--batch-size=2", "--epochs=2",
+            "--evaluations=3", f"--workdir={workdir}", "--tensorboard", *args,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
 
 
 def records(path):
@@ -98,10 +97,10 @@ def assert_as_recorded(workdir):
 
 
 @pytest.fixture(scope="module")
-def whole(small_data_dir, tmp_path_factory):
+def whole(run, tmp_path_factory):
     """The folder of a run that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    assert "tensorboard" in run(small_data_dir, workdir, "--tensorboard")
+    assert "tensorboard" in run(workdir)
     return workdir
 
 
@@ -113,12 +112,12 @@ def test_the_events_are_those_of_the_record(whole):
     }
 
 
-def test_a_resumed_run_goes_on_behind_its_checkpoint(small_data_dir, whole, tmp_path):
+def test_a_resumed_run_goes_on_behind_its_checkpoint(run, whole, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(whole, workdir)
     (workdir / "summary.json").unlink()
     shutil.rmtree(workdir / "checkpoints" / "12")
-    run(small_data_dir, workdir, "--tensorboard", "--resume")
+    run(workdir, "--resume")
     first, second = sorted((workdir / "tensorboard").iterdir())
     assert first.name in {path.name for path in (whole / "tensorboard").iterdir()}
     starts = [Event.FromString(record).step for record in records(second)][1]
@@ -126,15 +125,13 @@ def test_a_resumed_run_goes_on_behind_its_checkpoint(small_data_dir, whole, tmp_
     assert_as_recorded(workdir)
 
 
-def test_a_run_from_before_the_option_goes_on(small_data_dir, whole, tmp_path):
+def test_a_run_from_before_the_option_goes_on(run, whole, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(whole, workdir)
     record = json.loads((workdir / "config.json").read_text())
     del record["config"]["tensorboard"]
     (workdir / "config.json").write_text(json.dumps(record))
-    assert "Going on after epoch 2" in run(
-        small_data_dir, workdir, "--tensorboard", "--resume"
-    )
+    assert "Going on after epoch 2" in run(workdir, "--resume")
     assert len([*(workdir / "tensorboard").iterdir()]) == 1  # nothing was trained
 
 
