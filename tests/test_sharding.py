@@ -15,7 +15,16 @@ def test_sharded_trees_are_centralized_like_whole_ones():
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     env.pop("JAX_NUM_CPU_DEVICES", None)  # it would outweigh the flag
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n0",
+            "-p",
+            "no:cacheprovider",
+            str(TESTS),
+        ],
         env=env,
         capture_output=True,
         text=True,
