@@ -18,11 +18,10 @@ from train import data, horses
 from train.data import prepare
 
 SHAPE = (94, 94, 3)
-SMALL = (small_horses.__file__,)  # the command with a network that starts at once
 
 
-def run(data_dir, *args, module=("-m", "train.horses"), **kwargs):
-    command = [sys.executable, *module, *args, f"--data-dir={data_dir}"]
+def run(data_dir, *args, **kwargs):
+    command = [sys.executable, "-m", "train.horses", *args, f"--data-dir={data_dir}"]
     return subprocess.run(command, capture_output=True, text=True, **kwargs)
 
 
@@ -321,7 +320,7 @@ def test_data_without_labels_is_refused(tmp_path, capsys):
     )
 
 
-def test_a_full_small_disk(small_data_dir, tmp_path):
+def test_a_full_small_disk(small_data_dir, run_small, tmp_path):
     """A workdir on a file system of 100 kB, where mounting one is allowed."""
     folder = tmp_path / "small"
     folder.mkdir()
@@ -332,9 +331,9 @@ def test_a_full_small_disk(small_data_dir, tmp_path):
     ):
         pytest.skip("mounting a file system is not allowed here")
     try:
-        done = run(
-            small_data_dir, "--dataset=pictures", "--epochs=1", "--batch-size=4",
-            "--workdir", folder / "run", module=SMALL,
+        done = run_small(
+            f"--data-dir={small_data_dir}", "--epochs=1", "--batch-size=4",
+            f"--workdir={folder / 'run'}",
         )  # fmt: skip
         # What is the first not to fit differs from run to run, and with it the words:
         # TensorStore's own are RESOURCE_EXHAUSTED, at times without the system's.
