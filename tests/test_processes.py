@@ -15,7 +15,7 @@ import pytest
 
 from train.engine import checkpoint
 
-EPOCHS = 8
+EPOCHS = 5
 SMALL_HORSES = pathlib.Path(__file__).parent / "small_horses.py"
 FASHION = """
 import sys, numpy as np
