@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from train.record import statistics
-from train.study import choose, confirm, mechanism, page, picture, sweep
+from train.study import choose, confirm, mechanism, page, picture, seconds, sweep
 from train.study.tasks import TASKS, StudyTask
 
 ROOT = pathlib.Path(__file__).parents[1] / "results"
@@ -146,6 +146,22 @@ def test_a_race_that_nobody_wins_is_a_tie():
     race = confirm.race(TASK, runs, "gradient", 1.0)
     assert (race.ratio, race.reached, race.sign_p) == (1, (0, 0), 1)
     assert race.answer == "not faster"
+
+
+def test_seconds_are_steps_times_the_median_of_a_step(tmp_path):
+    turns = [("none", 0, 2.0), ("gradient", 0, 4.5), ("none", 1, 4.0)]
+    for arm, seed, taken in turns:
+        assert seconds.pace(tmp_path, TASK, "gradient") is None
+        path = write_run(tmp_path / "seconds/toy", arm, 0.1, seed, validation_loss=1)
+        line = json.dumps({"epoch": 1, "epoch_seconds": taken})
+        (path / "metrics.jsonl").write_text(line + "\n")
+    runs = [run("none", 0, [3, 2, 1]), run("gradient", 0, [3, 1, 2])]
+    runs = [dataclasses.replace(one, epochs=[{}, {}]) for one in runs]  # 15 steps each
+    *_, row = "".join(seconds.seconds_text(tmp_path, TASK, runs, 1.0)).splitlines()
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        "gradient", "4.5 (4.5 to 4.5)", "3.0 (2.0 to 4.0)", "1.500", "6.0", "6.0",
+        "1.000",
+    ]  # fmt: skip
 
 
 def test_a_choice_is_written_once_and_only_if_it_is_bracketed(

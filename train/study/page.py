@@ -15,6 +15,7 @@ from train.study import confirm, sweep
 from train.study.choose import resolution_text
 from train.study.confirm import Difference
 from train.study.mechanism import mechanism_text
+from train.study.seconds import seconds_text
 from train.study.tasks import TASKS, StudyTask
 
 FAMILY = sum(len(task.arms) for task in TASKS)
@@ -86,6 +87,7 @@ def task_text(
         yield from confirmed_text(task, runs)
         goal = confirm.target(root, task, choice["rates"]["none"])
         yield from race_text(task, runs, goal)
+        yield from seconds_text(root, task, runs, goal)
     half = confirm.confirmed(root, task, "half")
     if half:
         yield "Half the budget, test loss and accuracy:"
