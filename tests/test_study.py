@@ -3,15 +3,19 @@
 import dataclasses
 import json
 import pathlib
+import shlex
 
 import numpy as np
 import pytest
+import tyro
 from scipy import stats
 
+from train import compare, plan
 from train.record import statistics
 from train.study import choose, confirm, mechanism, page, picture, seconds, sweep
 from train.study.tasks import TASKS, StudyTask
 
+PARTS = ("sweep", "confirm", "half", "mechanism", "seconds")
 ROOT = pathlib.Path(__file__).parents[1] / "results"
 TASK = StudyTask("toy", "Toy, a network, SGD", ("gradient",), 0.1, 2.0)
 LOSSES = {
@@ -225,6 +229,24 @@ def test_arms_of_a_prediction_are_paired_at_the_same_rate(tmp_path, monkeypatch)
     write_run(tmp_path / "mechanism/toy", "placebo", 0.2, 2, validation_loss=1.0)
     with pytest.raises(ValueError, match="M0 of toy: the rates differ"):
         mechanism.pair_of(tmp_path, one)
+
+
+def test_every_record_is_that_of_a_command():
+    planned = {}
+    for line in (ROOT / "COMMANDS.md").read_text().splitlines():
+        if line.startswith("python -m train.compare "):
+            args = shlex.split(line)[3:]
+            options = tyro.cli(compare.options_of(args), args=args)
+            for made in plan.plan(options).values():
+                planned[str(made.workdir)] = vars(made)
+    paths = [path for part in PARTS for path in ROOT.glob(f"{part}/*/*/config.json")]
+    assert len(paths) > 100
+    for path in paths:
+        record = json.loads(path.read_text())["config"]
+        made = planned[f"results/{path.parent.relative_to(ROOT)}"]
+        for name, value in record.items():
+            if name not in ("resume", "debug"):
+                assert json.loads(json.dumps(made[name], default=str)) == value, path
 
 
 def test_pictures_are_the_same_when_drawn_again(tmp_path):

@@ -30,8 +30,8 @@ def page(root: pathlib.Path) -> str:
         "# Tuned against tuned: does Gradient Centralization help?",
         "[The plan](PLAN.md) was committed before the first run. All "
         'below "Every number" is made from the records in this folder by '
-        "`python -m train.study results`. An earlier, smaller study is in "
-        "[first/](first/README.md).",
+        "`python -m train.study results`, and these by [these commands](COMMANDS.md). "
+        "An earlier, smaller study is in [first/](first/README.md).",
         PICTURE,
         *(path.read_text().strip() for path in root.glob("FINDING.md")),
         "## Every number",

@@ -1,0 +1,69 @@
+"""Splits the published training images of horses_or_humans by figure, in five ways.
+
+    python -m train.study.folds horse-or-human.zip folds
+
+For K from 0 to 4 `--dataset horses_or_humans --data-dir folds/K` has as its test split
+the figures whose number leaves the remainder K when divided by 5, and as its training
+split the others. The archive is the one that TensorFlow Datasets downloads:
+https://storage.googleapis.com/download.tensorflow.org/data/horse-or-human.zip
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import sys
+import zipfile
+from collections.abc import Callable
+
+FOLDS = 5
+FIGURE = re.compile(r"(?:horses/horse|humans/human)(\d+)-\d+\.png")
+SPLITS: dict[str, Callable[[int, int], bool]] = {  # by the ends of their addresses
+    "/horse-or-human.zip": lambda figure, fold: figure % FOLDS != fold,
+    "/validation-horse-or-human.zip": lambda figure, fold: figure % FOLDS == fold,
+}
+
+
+def stage(archive: zipfile.ZipFile, fold: int, data_dir: pathlib.Path) -> None:
+    """Lays out both splits of a fold as the download cache of TensorFlow Datasets."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import resource
+
+    cache = data_dir / "downloads"
+    cache.mkdir(parents=True)
+    builder = tfds.builder("horses_or_humans", data_dir=data_dir)
+    for url, info in builder.url_infos.items():
+        (belongs,) = (rule for end, rule in SPLITS.items() if url.endswith(end))
+        path = cache / resource.get_dl_fname(url, info.checksum)
+        with zipfile.ZipFile(path, "w") as split:
+            for name in archive.namelist():
+                figure = FIGURE.fullmatch(name)
+                if figure and belongs(int(figure[1]), fold):
+                    split.writestr(name, archive.read(name))
+        record = {
+            "dataset_names": [builder.name],
+            "original_fname": info.filename,
+            "urls": [url],
+            "url_info": {"size": path.stat().st_size, "checksum": info.checksum},
+        }
+        path.with_name(f"{path.name}.INFO").write_text(json.dumps(record))
+
+
+def main() -> int:
+    """Writes the five folders and returns the command's exit status."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("archive", type=pathlib.Path, help="horse-or-human.zip")
+    parser.add_argument("out", type=pathlib.Path, help="a new folder")
+    args = parser.parse_args()
+    try:
+        with zipfile.ZipFile(args.archive) as archive:
+            for fold in range(FOLDS):
+                stage(archive, fold, args.out / str(fold))
+    except (OSError, zipfile.BadZipFile) as error:
+        print(f"error: the folds were not made: {error}.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
