@@ -8,11 +8,12 @@ import shlex
 import numpy as np
 import pytest
 import tyro
+from conftest import png, zipped
 from scipy import stats
 
-from train import compare, plan
+from train import compare, data, plan
 from train.record import statistics
-from train.study import choose, confirm, mechanism, page, picture, seconds, sweep
+from train.study import choose, confirm, folds, mechanism, page, picture, seconds, sweep
 from train.study.tasks import TASKS, StudyTask
 
 PARTS = ("sweep", "confirm", "half", "mechanism", "seconds")
@@ -229,6 +230,29 @@ def test_arms_of_a_prediction_are_paired_at_the_same_rate(tmp_path, monkeypatch)
     write_run(tmp_path / "mechanism/toy", "placebo", 0.2, 2, validation_loss=1.0)
     with pytest.raises(ValueError, match="M0 of toy: the rates differ"):
         mechanism.pair_of(tmp_path, one)
+
+
+def test_no_figure_of_a_fold_is_in_both_of_its_splits(tmp_path, images, monkeypatch):
+    names = [f"{kind}{i:02}-0.png" for i in range(1, 6)
+             for kind in ("horses/horse", "humans/human")]  # fmt: skip
+    pictures = dict(zip(names, images["train"], strict=True))
+    archive = tmp_path / "horse-or-human.zip"
+    files = {name: png(picture) for name, picture in pictures.items()}
+    archive.write_bytes(zipped(files | {"horses/": b"", "notes.txt": b""}))
+    monkeypatch.setattr("sys.argv", ["folds", str(archive), str(tmp_path / "folds")])
+    assert folds.main() == 0
+    for fold, figure in ((0, "05"), (3, "03")):
+        found = data.load("horses_or_humans", tmp_path / "folds" / str(fold))
+        assert (len(found.train), len(found.test)) == (8, 2)
+        for image, label in zip(found.test.images, found.test.labels, strict=True):
+            name = ("horses/horse", "humans/human")[label] + f"{figure}-0.png"
+            np.testing.assert_array_equal(image, pictures[name][..., :3])
+
+
+def test_folds_of_no_archive_are_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["folds", str(tmp_path / "no.zip"), str(tmp_path)])
+    assert folds.main() == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_every_record_is_that_of_a_command():
