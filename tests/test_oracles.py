@@ -23,7 +23,7 @@ LAYOUTS = {
 }
 layouts = pytest.mark.parametrize(("shape", "axes"), LAYOUTS.values(), ids=LAYOUTS)
 seeds = st.integers(0, 2**32 - 1)
-many = hypothesis.settings(derandomize=True, deadline=None, max_examples=10)
+many = hypothesis.settings(derandomize=True, deadline=None, max_examples=15)
 
 
 def normal(seed, *shape):
