@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import io
-import json
 import os
 import pathlib
 import socket
@@ -15,6 +14,8 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
+
+from train.study.folds import stage
 
 collect_ignore = ["keras_means.py"]  # a script of its own, for Keras's JAX backend
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -51,31 +52,6 @@ def png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     PIL.Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
-
-
-def stage(data_dir: pathlib.Path, name: str, files: dict[str, bytes]) -> None:
-    """Lays out the archives of a data set of TFDS as its download cache.
-
-    Args:
-      data_dir: the folder of TensorFlow Datasets.
-      name: the data set's name.
-      files: the bytes of each archive by the end of its address.
-    """
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import resource
-
-    cache = data_dir / "downloads"
-    cache.mkdir(parents=True, exist_ok=True)
-    for url, info in tfds.builder(name, data_dir=data_dir).url_infos.items():
-        path = cache / resource.get_dl_fname(url, info.checksum)
-        path.write_bytes(files[url.rpartition("/")[2]])
-        record = {
-            "dataset_names": [name],
-            "original_fname": info.filename,
-            "urls": [url],
-            "url_info": {"size": path.stat().st_size, "checksum": info.checksum},
-        }
-        pathlib.Path(f"{path}.INFO").write_text(json.dumps(record))
 
 
 def zipped(files: dict[str, bytes]) -> bytes:

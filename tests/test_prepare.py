@@ -9,7 +9,7 @@ import tarfile
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import stage, zipped
+from conftest import zipped
 from tensorflow_datasets.core.download import extractor
 from tensorflow_datasets.core.features import image_feature
 from tensorflow_datasets.image_classification import mnist
@@ -17,6 +17,7 @@ from tensorflow_datasets.image_classification import mnist
 from train import data
 from train.data import prepare, standin
 from train.faults import UsageError
+from train.study.folds import stage
 
 SIZES = {"train": 5, "test": 3}
 

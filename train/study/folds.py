@@ -9,6 +9,7 @@ https://storage.googleapis.com/download.tensorflow.org/data/horse-or-human.zip
 """
 
 import argparse
+import io
 import json
 import pathlib
 import re
@@ -18,30 +19,43 @@ from collections.abc import Callable
 
 FOLDS = 5
 FIGURE = re.compile(r"(?:horses/horse|humans/human)(\d+)-\d+\.png")
-SPLITS: dict[str, Callable[[int, int], bool]] = {  # by the ends of their addresses
-    "/horse-or-human.zip": lambda figure, fold: figure % FOLDS != fold,
-    "/validation-horse-or-human.zip": lambda figure, fold: figure % FOLDS == fold,
+SPLITS: dict[str, Callable[[int, int], bool]] = {  # by the names of their archives
+    "horse-or-human.zip": lambda figure, fold: figure % FOLDS != fold,
+    "validation-horse-or-human.zip": lambda figure, fold: figure % FOLDS == fold,
 }
 
 
-def stage(archive: zipfile.ZipFile, fold: int, data_dir: pathlib.Path) -> None:
-    """Lays out both splits of a fold as the download cache of TensorFlow Datasets."""
+def one_split(
+    archive: zipfile.ZipFile, belongs: Callable[[int, int], bool], fold: int
+) -> bytes:
+    """Returns the archive of the images whose figure belongs to a split of a fold."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as split:
+        for name in archive.namelist():
+            figure = FIGURE.fullmatch(name)
+            if figure and belongs(int(figure[1]), fold):
+                split.writestr(name, archive.read(name))
+    return out.getvalue()
+
+
+def stage(data_dir: pathlib.Path, name: str, files: dict[str, bytes]) -> None:
+    """Lays out the archives of a data set as the download cache of TFDS.
+
+    Args:
+      data_dir: the folder of TensorFlow Datasets.
+      name: the data set's name.
+      files: the bytes of each archive by the last part of its address.
+    """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import resource
 
     cache = data_dir / "downloads"
-    cache.mkdir(parents=True)
-    builder = tfds.builder("horses_or_humans", data_dir=data_dir)
-    for url, info in builder.url_infos.items():
-        (belongs,) = (rule for end, rule in SPLITS.items() if url.endswith(end))
+    cache.mkdir(parents=True, exist_ok=True)
+    for url, info in tfds.builder(name, data_dir=data_dir).url_infos.items():
         path = cache / resource.get_dl_fname(url, info.checksum)
-        with zipfile.ZipFile(path, "w") as split:
-            for name in archive.namelist():
-                figure = FIGURE.fullmatch(name)
-                if figure and belongs(int(figure[1]), fold):
-                    split.writestr(name, archive.read(name))
+        path.write_bytes(files[url.rpartition("/")[2]])
         record = {
-            "dataset_names": [builder.name],
+            "dataset_names": [name],
             "original_fname": info.filename,
             "urls": [url],
             "url_info": {"size": path.stat().st_size, "checksum": info.checksum},
@@ -58,7 +72,11 @@ def main() -> int:
     try:
         with zipfile.ZipFile(args.archive) as archive:
             for fold in range(FOLDS):
-                stage(archive, fold, args.out / str(fold))
+                files = {
+                    name: one_split(archive, belongs, fold)
+                    for name, belongs in SPLITS.items()
+                }
+                stage(args.out / str(fold), "horses_or_humans", files)
     except (OSError, zipfile.BadZipFile) as error:
         print(f"error: the folds were not made: {error}.", file=sys.stderr)
         return 1
