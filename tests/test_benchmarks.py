@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from zoo_models import model as zoo_model
 
-from benchmarks import epoch, layers, overhead, tpu_aot, trees
+from benchmarks import epoch, layers, overhead, tilings, tpu_aot, trees
 
 # Four chips, kernel sharded on its fan-in: a prefetch, a reduction, a fused update.
 HLO = """\
@@ -119,6 +119,31 @@ def test_parts_are_the_gradients_of_the_networks_layers(monkeypatch):
         if name != "augmentation":
             shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
             assert trees.cnn()[name]["kernel"].shape in shapes
+
+
+def test_bands_change_no_gradient():
+    x, keep = layers.normal(2, 23, 26, 3), layers.normal(2, 8, 10, 5) > 0
+    weights = [layers.normal(*n) for n in ((3, 3, 3, 4), (4,), (3, 3, 4, 5), (5,))]
+
+    def grads(way):
+        return jax.jit(jax.grad(lambda w: way(x, *w, keep=keep).sum()))(weights)
+
+    for one, other in zip(
+        grads(tilings.by_image), grads(tilings.by_band(3)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_turns_change_no_gradient(monkeypatch):
+    monkeypatch.setattr(layers, "IMAGES", 4)
+    monkeypatch.setattr(layers, "SIDE", 94)
+    _, layer, args = list(layers.parts())[1]
+    for one, other in zip(
+        jax.tree.leaves(jax.jit(layer)(*args)),
+        jax.tree.leaves(jax.jit(tilings.layer_in_turns_of(2, layer))(*args)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_centralizing_accesses_more_bytes_than_the_floor(tiny, compiled):
