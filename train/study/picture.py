@@ -11,6 +11,7 @@ from train.study.confirm import Difference
 from train.study.tasks import StudyTask
 
 NAMES = {"none": "without GC", "gradient": "GC", "update": "GC on the update"}
+ACROSS = 2  # tasks side by side
 REACH = 16  # margins above the best loss that a panel shows
 GROUND = {"light": "#ffffff", "dark": "#0d1117"}
 INK = {"light": "#24292f", "dark": "#e6edf3"}
@@ -25,7 +26,7 @@ def draw(
     theme: str,
     path: pathlib.Path,
 ) -> None:
-    """Draws one column a task into a PNG.
+    """Draws two panels a task into a PNG.
 
     Args:
       parts: each task with its sweep, and its confirmed differences if there are any.
@@ -38,23 +39,24 @@ def draw(
     colors = COLORS[theme]
     keys = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color")
     settings = dict.fromkeys((*keys, "ytick.color"), INK[theme])
+    across = min(len(parts), ACROSS)
+    down = -(-len(parts) // across)
     with mpl.rc_context(settings):
-        figure = Figure(figsize=(4.2 * len(parts), 5.6), layout="constrained")
-        rows = figure.subplots(
-            2, len(parts), sharex="col", squeeze=False, height_ratios=(3, 2)
-        )
-        for (task, losses, confirmed), above, below in zip(parts, *rows, strict=True):
+        figure = Figure(figsize=(4.8 * across, 4.3 * down), layout="constrained")
+        places = figure.subfigures(down, across, squeeze=False).flat
+        lines: dict[str, Any] = {}
+        for place, (task, losses, confirmed) in zip(places, parts, strict=False):
+            above, below = place.subplots(2, sharex=True, height_ratios=(3, 2))
             draw_losses(above, task, losses, colors)
             draw_differences(below, task, losses, confirmed, colors)
-        rows[0][0].set_ylabel("validation loss at the end")
-        rows[1][0].set_ylabel("with GC minus without")
-        most = max(rows[0], key=lambda panel: len(panel.get_legend_handles_labels()[0]))
-        handles, labels = most.get_legend_handles_labels()
+            place.align_ylabels()
+            handles, labels = above.get_legend_handles_labels()
+            lines |= dict(zip(labels, handles, strict=True))
         figure.legend(
-            handles,
-            labels,
+            lines.values(),
+            lines.keys(),
             frameon=False,
-            ncols=len(labels),
+            ncols=len(lines),
             loc="outside lower center",
         )
         figure.savefig(
@@ -83,6 +85,7 @@ def draw_losses(
     low, high = panel.get_ylim()
     panel.set_ylim(bottom=max(low, lowest - task.margin))
     panel.set_ylim(top=min(high, lowest + REACH * task.margin))
+    panel.set_ylabel("validation loss")
     finish(panel)
 
 
@@ -127,6 +130,7 @@ def draw_differences(
         for rate, at in zip(rates, beside(rates, i), strict=True):
             draw_pairs(panel, at, sweep.paired(losses, arm, rate), colors[arm])
     panel.set_xlabel("learning rate")
+    panel.set_ylabel("GC minus none")
     finish(panel)
     rates = sweep.rates(losses, "none")
     panel.set_xticks(rates, map("{:g}".format, rates))
