@@ -329,8 +329,8 @@ Markdown(statistics.markdown_table(*statistics.differences_table(runs, "none")))
 #
 # ## The study
 #
-# That takes more: on real data, each arm at the rate that is best for it, eight fresh seeds,
-# a test split that is read once. It was planned before its runs; `results/README.md` has
+# That takes more: on real data, each arm at the rate that is best for it, eight to sixteen fresh
+# seeds, a test split that is read once. It was planned before its runs; `results/README.md` has
 # all of it.
 
 # %%
