@@ -83,8 +83,8 @@ def in_turns_of(images: int, function: Callable) -> Callable:
     def rule(size, batched, *args):
         def one(moving):
             some = iter(moving)
-            whole = zip(args, batched, strict=True)
-            return function(*(next(some) if moves else arg for arg, moves in whole))
+            pairs = zip(args, batched, strict=True)
+            return function(*(next(some) if moves else arg for arg, moves in pairs))
 
         moving = [arg for arg, moves in zip(args, batched, strict=True) if moves]
         out = lax.map(one, moving, batch_size=images)
