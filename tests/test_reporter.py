@@ -73,6 +73,15 @@ def test_the_commit_is_the_one_that_git_names():
     assert (environment.commit() or "").removesuffix("-dirty") == expected
 
 
+def test_the_version_is_that_of_the_tree_not_of_what_pip_noted(tmp_path):
+    path = tmp_path / "pyproject.toml"
+    assert environment.source_version(tmp_path) == {}
+    path.write_text('[project]\nname = "optax-gc"\nversion = "7.1"\n')
+    assert environment.source_version(tmp_path) == {"optax-gc": "7.1"}
+    path.write_text('[project]\nname = "other"\nversion = "7.1"\n')
+    assert environment.source_version(tmp_path) == {}
+
+
 def test_asking_for_the_commit_leaves_the_index_as_it_is(tmp_path, monkeypatch):
     """A killed `git` that was to rewrite it would leave its lock behind."""
 

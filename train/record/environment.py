@@ -5,9 +5,12 @@ import os
 import pathlib
 import platform
 import subprocess
+import tomllib
 from typing import Any
 
 import jax
+
+import optax_gc
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "optax-gc", "tensorflow-datasets")
 NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia/version")
@@ -16,12 +19,26 @@ NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia/version")
 def environment() -> dict[str, Any]:
     """Returns versions, devices and commit."""
     return {
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
+        | source_version(pathlib.Path(optax_gc.__file__).parents[1]),
         "python": platform.python_version(),
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
         "commit": commit(),
     }
+
+
+def source_version(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the version that a source tree of optax_gc has; nothing for another one.
+
+    What pip noted when it was installed may be that of an older tree in the folder, or
+    of another one.
+    """
+    path = folder / "pyproject.toml"
+    if not path.exists():
+        return {}
+    project = tomllib.loads(path.read_text()).get("project", {})
+    return {"optax-gc": project["version"]} if project.get("name") == "optax-gc" else {}
 
 
 def unused_card(driver: pathlib.Path = NVIDIA_DRIVER) -> str | None:
