@@ -131,7 +131,7 @@ def prose(path):
 def test_finding_and_page_state_the_differences_that_the_records_hold():
     text, whole = prose(ROOT / "FINDING.md"), prose(ROOT / "README.md")
     for folder in ("rmsprop", "sgd", "sgd-0.01", "rmsprop-3e-4"):
-        arms = statistics.by_arm(statistics.read_runs(ROOT / folder))
+        arms = statistics.by_arm(statistics.gathered_runs(ROOT, folder))
         for arm in arms.keys() - {"none"}:
             loss, accuracy = (
                 statistics.paired_differences(arms[arm], arms["none"], metric)
@@ -146,7 +146,7 @@ def test_the_finding_states_what_the_diagnostics_hold():
     text = prose(ROOT / "FINDING.md")
     first, others, kept, drifted = [], [], [], []
     for section in page.SECTIONS:
-        arms = statistics.by_arm(statistics.read_runs(ROOT / section.folder))
+        arms = statistics.by_arm(statistics.gathered_runs(ROOT, section.folder))
         for arm, runs in arms.items():
             for layer, shares in pictures.layer_series(runs, "removed_energy").items():
                 (first if layer.startswith("Conv_0") else others).extend(shares)
@@ -161,7 +161,7 @@ def test_the_finding_states_what_the_diagnostics_hold():
 
 @pytest.mark.parametrize("section", page.SECTIONS, ids=lambda section: section.folder)
 def test_the_page_shows_the_table_that_the_records_make(section):
-    runs = statistics.read_runs(ROOT / section.folder)
+    runs = statistics.gathered_runs(ROOT, section.folder)
     table = statistics.markdown_table(*statistics.arms_table(runs))
     assert table in (ROOT / "README.md").read_text()
 
@@ -174,7 +174,7 @@ def test_the_readme_states_where_the_intervals_leave_out_zero():
     ) in text
     signs = {}
     for folder in ("rmsprop", "rmsprop-3e-4", "sgd", "sgd-0.01"):
-        arms = statistics.by_arm(statistics.read_runs(ROOT / folder))
+        arms = statistics.by_arm(statistics.gathered_runs(ROOT, folder))
         loss, accuracy = (
             statistics.confidence_interval(
                 statistics.paired_differences(arms["gradient"], arms["none"], metric)

@@ -12,7 +12,7 @@ from conftest import png, zipped
 from scipy import stats
 
 from train import compare, data, plan
-from train.record import statistics
+from train.record import archive, statistics
 from train.study import choose, confirm, folds, mechanism, page, picture, seconds, sweep
 from train.study.tasks import TASKS, StudyTask
 
@@ -29,22 +29,23 @@ LOSSES = {
 }
 
 
-def write_run(folder, arm, rate, seed, **summary):
-    path = folder / f"{arm}-lr{rate:g}-seed{seed}"
-    path.mkdir(parents=True)
-    config = {"config": {"learning_rate": rate, "seed": seed}}
-    (path / "config.json").write_text(json.dumps(config))
-    if summary:
-        (path / "summary.json").write_text(json.dumps(summary))
-    return path
+def add_run(root, part, arm, rate, seed, epochs=(), **summary):
+    """Adds a run of the toy task to a part of a study; without summary it diverged."""
+    end = {"summary.json": summary} if summary else {"diverged.txt": "nan"}
+    record = {
+        "run": f"toy/{arm}-lr{rate:g}-seed{seed}",
+        "config.json": {"config": {"learning_rate": rate, "seed": seed}},
+        "metrics.jsonl": list(epochs),
+        **end,
+    }
+    with (root / f"{part}.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
 
 
-def test_a_diverged_or_worse_run_counts_as_the_start_and_an_open_one_not(tmp_path):
-    folder = tmp_path / "sweep" / "toy"
-    write_run(folder, "none", 0.1, 100, validation_loss=0.5)
-    write_run(folder, "none", 0.1, 101, validation_loss=9.0)
-    (write_run(folder, "none", 0.2, 100) / "diverged.txt").write_text("nan")
-    write_run(folder, "none", 0.2, 101)
+def test_a_diverged_or_worse_run_counts_as_the_start(tmp_path):
+    add_run(tmp_path, "sweep", "none", 0.1, 100, validation_loss=0.5)
+    add_run(tmp_path, "sweep", "none", 0.1, 101, validation_loss=9.0)
+    add_run(tmp_path, "sweep", "none", 0.2, 100)
     assert sweep.read_sweep(tmp_path, TASK) == {
         ("none", 0.1): {100: 0.5, 101: 2.0}, ("none", 0.2): {100: 2.0},
     }  # fmt: skip
@@ -157,9 +158,8 @@ def test_seconds_are_steps_times_the_median_of_a_step(tmp_path):
     turns = [("none", 0, 2.0), ("gradient", 0, 4.5), ("none", 1, 4.0)]
     for arm, seed, taken in turns:
         assert seconds.pace(tmp_path, TASK, "gradient") is None
-        path = write_run(tmp_path / "seconds/toy", arm, 0.1, seed, validation_loss=1)
-        line = json.dumps({"epoch": 1, "epoch_seconds": taken})
-        (path / "metrics.jsonl").write_text(line + "\n")
+        line = {"epoch": 1, "epoch_seconds": taken}
+        add_run(tmp_path, "seconds", arm, 0.1, seed, [line], validation_loss=1)
     runs = [run("none", 0, [3, 2, 1]), run("gradient", 0, [3, 1, 2])]
     runs = [dataclasses.replace(one, epochs=[{}, {}]) for one in runs]  # 15 steps each
     *_, row = "".join(seconds.seconds_text(tmp_path, TASK, runs, 1.0)).splitlines()
@@ -178,12 +178,12 @@ def test_a_choice_is_written_once_and_only_if_it_is_bracketed(
     assert "every rate with every seed, got 0 runs" in capsys.readouterr().err
     for (arm, rate), by_seed in LOSSES.items():
         for seed, loss in by_seed.items():
-            write_run(tmp_path / "sweep/toy", arm, rate, seed, validation_loss=loss)
+            add_run(tmp_path, "sweep", arm, rate, seed, validation_loss=loss)
     assert choose.main() == 1
     assert "must lie within the sweep, got its edge 0.4" in capsys.readouterr().err
     for arm in ("none", "gradient"):
         for seed in (100, 101):
-            write_run(tmp_path / "sweep/toy", arm, 0.8, seed, validation_loss=1.0)
+            add_run(tmp_path, "sweep", arm, 0.8, seed, validation_loss=1.0)
     assert choose.main() == 0
     path = tmp_path / "choice.json"
     assert json.loads(path.read_text())["toy"]["rates"] == {
@@ -222,12 +222,9 @@ def test_arms_of_a_prediction_are_paired_at_the_same_rate(tmp_path, monkeypatch)
     assert mechanism.pair_of(tmp_path, one) is None
     for (part, arm), by_seed in losses.items():
         for seed, loss in enumerate(by_seed):
-            path = write_run(
-                tmp_path / part / "toy", arm, 0.1, seed, validation_loss=loss
-            )
-            (path / "metrics.jsonl").touch()
+            add_run(tmp_path, part, arm, 0.1, seed, validation_loss=loss)
     assert mechanism.pair_of(tmp_path, one).values.tolist() == [0.5, 1.0]
-    write_run(tmp_path / "mechanism/toy", "placebo", 0.2, 2, validation_loss=1.0)
+    add_run(tmp_path, "mechanism", "placebo", 0.2, 2, validation_loss=1.0)
     with pytest.raises(ValueError, match="M0 of toy: the rates differ"):
         mechanism.pair_of(tmp_path, one)
 
@@ -263,14 +260,17 @@ def test_every_record_is_that_of_a_command():
             options = tyro.cli(compare.options_of(args), args=args)
             for made in plan.plan(options).values():
                 planned[str(made.workdir)] = vars(made)
-    paths = [path for part in PARTS for path in ROOT.glob(f"{part}/*/*/config.json")]
-    assert len(paths) > 100
-    for path in paths:
-        record = json.loads(path.read_text())["config"]
-        made = planned[f"results/{path.parent.relative_to(ROOT)}"]
-        for name, value in record.items():
+    records = {
+        f"results/{part}/{name}": record["config.json"]["config"]
+        for part in PARTS
+        for name, record in archive.read_archive(ROOT / part).items()
+    }
+    assert len(records) > 100
+    for run, config in records.items():
+        for name, value in config.items():
             if name not in ("resume", "debug"):
-                assert json.loads(json.dumps(made[name], default=str)) == value, path
+                made = json.loads(json.dumps(planned[run][name], default=str))
+                assert made == value, (run, name)
 
 
 def test_pictures_are_the_same_when_drawn_again(tmp_path):

@@ -17,11 +17,10 @@ from train.record.statistics import (
     by_arm,
     differences_table,
     final,
+    gathered_runs,
     markdown_table,
     measured,
     raw_table,
-    read_run,
-    read_runs,
     spread,
 )
 
@@ -105,8 +104,7 @@ SEARCH_COMMAND = (
 
 def search_text(root: pathlib.Path) -> str:
     """Returns the search for SGD's learning rate as Markdown."""
-    runs = [read_run(path.parent) for path in root.glob("*/none-seed100/summary.json")]
-    runs.sort(key=lambda run: run.config["config"]["learning_rate"])
+    runs = sorted(gathered_runs(root, SEARCH), key=lambda run: run.rate)
     rows = [
         [
             f"{run.config['config']['learning_rate']:g}",
@@ -131,11 +129,9 @@ def page(root: pathlib.Path) -> str:
     """
     texts = [root / name for name in ("PLAN.md", "FINDING.md")]
     parts = [path.read_text().strip() for path in texts if path.exists()]
-    if (root / SEARCH).is_dir():
-        parts.append(search_text(root / SEARCH))
+    parts.append(search_text(root))
     for section in SECTIONS:
-        runs = read_runs(root / section.folder)
-        if runs:
+        if runs := gathered_runs(root, section.folder):
             parts.append(section_text(section, runs))
     return "\n\n".join(parts) + "\n"
 
@@ -182,7 +178,7 @@ def main() -> None:
     parser.add_argument("root", type=pathlib.Path, help="such as results/first")
     root = parser.parse_args().root
     for section in SECTIONS:
-        if runs := read_runs(root / section.folder):
+        if runs := gathered_runs(root, section.folder):
             plot_all(runs, root / section.folder)
     (root / "README.md").write_text(page(root))
 

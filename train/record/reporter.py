@@ -280,5 +280,4 @@ class Reporter:
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         if self.workdir:
-            text = json.dumps(value, indent=2, default=str)
-            workdir.write(self.workdir / name, text + "\n")
+            workdir.write_json(self.workdir / name, value)

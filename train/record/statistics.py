@@ -1,7 +1,6 @@
 """What many runs say together: their records, paired differences, tables."""
 
 import dataclasses
-import json
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from train.record import workdir
+from train.record import archive
 
 METRICS = {
     "train_loss": "training loss",
@@ -43,22 +42,47 @@ class Run:
 
 def read_runs(folder: pathlib.Path) -> list[Run]:
     """Returns the finished runs in the folders of a comparison, in order."""
-    paths = sorted(path.parent for path in folder.glob("*-seed*/summary.json"))
-    runs = [read_run(path) for path in paths]
+    paths = [path.parent for path in folder.glob("*-seed*/summary.json")]
+    return in_order(read_run(path) for path in paths)
+
+
+def gathered_runs(folder: pathlib.Path, comparison: str) -> list[Run]:
+    """Returns the finished runs of a comparison below a folder whose runs are gathered.
+
+    Args:
+      folder: whose runs `train.record.archive` has gathered.
+      comparison: the folder below it that `train.compare` wrote.
+    """
+    return in_order(
+        run_of(name, record)
+        for name, record in archive.read_archive(folder, comparison).items()
+        if is_finished(record)
+    )
+
+
+def in_order(runs: Iterable[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: (arm_order(run.arm), run.rate, run.seed))
 
 
+def is_finished(record: archive.Record) -> bool:
+    """Tells whether a run came to its end; one that diverged did not."""
+    return "summary.json" in record
+
+
 def read_run(path: pathlib.Path) -> Run:
-    """Returns the finished run in a folder called `ARM-seedN` or `ARM-lrR-seedN`."""
-    arm, seed = re.fullmatch(r"(.+?)(?:-lr.+)?-seed(\d+)", path.name).groups()
-    config, summary = (
-        json.loads((path / name).read_text())
-        for name in ("config.json", "summary.json")
-    )
-    lines = [
-        workdir.read_lines(path / f"{name}.jsonl")
+    """Returns the finished run in a folder."""
+    return run_of(path.name, archive.read_folder(path))
+
+
+def run_of(name: str, record: archive.Record) -> Run:
+    """Returns the finished run called `ARM-seedN` or `ARM-lrR-seedN`."""
+    name = pathlib.PurePath(name).name
+    arm, seed = re.fullmatch(r"(.+?)(?:-lr.+)?-seed(\d+)", name).groups()
+    config, summary = record["config.json"], record["summary.json"]
+    lines = (
+        record.get(f"{name}.jsonl", [])
         for name in ("metrics", "diagnostics", "evaluations")
-    ]
+    )
     rate = config["config"]["learning_rate"]
     return Run(arm, rate, int(seed), config, summary, *lines)
 

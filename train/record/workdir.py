@@ -92,6 +92,11 @@ def write(path: pathlib.Path, text: str) -> None:
     unfinished.replace(path)
 
 
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file anew."""
+    write(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
     """Returns the complete lines of a JSON Lines file, none if there is no file."""
     if not path.exists():

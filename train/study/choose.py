@@ -83,7 +83,7 @@ def main() -> int:
     path = args.root / "choice.json"
     chosen = json.loads(path.read_text()) if path.exists() else {}
     chosen.setdefault(task.name, choice(losses, task))
-    workdir.write(path, json.dumps(chosen, indent=2) + "\n")
+    workdir.write_json(path, chosen)
     print("\n".join(resolution_text(losses, task, arm) for arm in task.arms))
     print(f"{task.name}: {chosen[task.name]['rates']}, in {path}.")
     return 0

@@ -1,7 +1,6 @@
 """The confirming runs: paired differences, what they say, and steps to the target."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 
@@ -11,8 +10,9 @@ from train.record.statistics import (
     Run,
     by_arm,
     confidence_interval,
+    final,
+    gathered_runs,
     paired_differences,
-    read_runs,
 )
 from train.study.tasks import TASKS, StudyTask
 
@@ -75,7 +75,7 @@ def stated(found: Difference, scale: float = 1, digits: int = 4) -> str:
 
 def confirmed(root: pathlib.Path, task: StudyTask, part: str = "confirm") -> list[Run]:
     """Returns a task's finished runs of a part of the study, none if there are none."""
-    return read_runs(root / part / task.name)
+    return gathered_runs(root / part, task.name)
 
 
 def difference(
@@ -208,8 +208,9 @@ def measured_at(task: StudyTask, run: Run) -> tuple[list[int], list[float]]:
 
 def target(root: pathlib.Path, task: StudyTask, rate: float) -> float:
     """Returns the target: the mean final loss of `none` at its rate in the sweep."""
-    finals = []
-    for path in sorted((root / "sweep" / task.name).glob(f"none-lr{rate:g}-seed*")):
-        summary = json.loads((path / "summary.json").read_text())
-        finals.append(summary[task.target])
-    return float(np.mean(finals))
+    runs = [
+        run
+        for run in by_arm(confirmed(root, task, "sweep"))["none"]
+        if run.rate == rate
+    ]
+    return float(final(runs, task.target).mean())

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from train.record.statistics import (
     Run,
     by_arm,
+    gathered_runs,
     markdown_table,
     paired_differences,
-    read_runs,
 )
 from train.study.confirm import Difference, confirmed, stated
 from train.study.tasks import TASKS
@@ -74,7 +74,7 @@ def pair_of(root: pathlib.Path, prediction: Prediction) -> Difference | None:
     """Returns a prediction's paired differences; None if its runs are not there."""
     task = next(task for task in TASKS if task.name == prediction.task)
     if prediction.folder:
-        runs = theirs = read_runs(root / PART / prediction.folder)
+        runs = theirs = gathered_runs(root / PART, prediction.folder)
     else:
         runs, theirs = confirmed(root, task, PART), confirmed(root, task)
     ours, others = by_arm(runs), by_arm(theirs)

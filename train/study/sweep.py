@@ -1,13 +1,13 @@
 """The sweep over learning rates: what each arm reaches, the choice, the sensitivity."""
 
-import json
+import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from train.record import workdir
+from train.record import archive
 from train.study.tasks import StudyTask
 
 Losses = Mapping[tuple[str, float], Mapping[int, float]]  # by arm and rate, by seed
@@ -19,17 +19,13 @@ def read_sweep(root: pathlib.Path, task: StudyTask) -> Losses:
     One that diverged, or ended above the loss at the start, counts as that.
     """
     found: dict[tuple[str, float], dict[int, float]] = {}
-    for path in sorted((root / "sweep" / task.name).glob("*-lr*-seed*")):
-        if not workdir.is_over(path):
-            continue
-        config = json.loads((path / "config.json").read_text())["config"]
-        loss = task.start
-        if (path / "summary.json").exists():
-            summary = json.loads((path / "summary.json").read_text())
-            loss = min(loss, summary[task.chosen_by])
-        arm = re.match(r"(.+)-lr", path.name)[1]
-        rate = config["learning_rate"]
-        found.setdefault((arm, rate), {})[config["seed"]] = loss
+    records = archive.read_archive(root / "sweep", task.name)
+    for name in sorted(records):
+        config = records[name]["config.json"]["config"]
+        summary = records[name].get("summary.json", {})  # none if it diverged
+        loss = min(task.start, summary.get(task.chosen_by, math.inf))
+        arm = re.fullmatch(r".+/(.+)-lr.+", name)[1]
+        found.setdefault((arm, config["learning_rate"]), {})[config["seed"]] = loss
     return found
 
 
