@@ -25,13 +25,15 @@ RUNS += [run("gradient", seed, 0.4 + seed / 10 + seed / 100) for seed in (2, 1, 
 
 def test_differences_are_taken_seed_by_seed():
     arms = statistics.by_arm(RUNS)
-    values = statistics.paired_differences(arms["gradient"], arms["none"], "test_loss")
+    loss = statistics.at_end("test_loss")
+    values = statistics.paired_differences(arms["gradient"], arms["none"], loss)
     np.testing.assert_allclose(values, [-0.1, -0.09, -0.08])
 
 
 def test_a_seed_that_only_one_arm_has_is_left_out():
     arms = statistics.by_arm([*RUNS, run("gradient", 7, 0.0)])
-    values = statistics.paired_differences(arms["gradient"], arms["none"], "test_loss")
+    loss = statistics.at_end("test_loss")
+    values = statistics.paired_differences(arms["gradient"], arms["none"], loss)
     assert len(values) == 3
 
 
@@ -134,7 +136,9 @@ def test_finding_and_page_state_the_differences_that_the_records_hold():
         arms = statistics.by_arm(statistics.gathered_runs(ROOT, folder))
         for arm in arms.keys() - {"none"}:
             loss, accuracy = (
-                statistics.paired_differences(arms[arm], arms["none"], metric)
+                statistics.paired_differences(
+                    arms[arm], arms["none"], statistics.at_end(metric)
+                )
                 for metric in ("test_loss", "test_accuracy")
             )
             assert stated(loss, 1, 3) in text
@@ -177,7 +181,9 @@ def test_the_readme_states_where_the_intervals_leave_out_zero():
         arms = statistics.by_arm(statistics.gathered_runs(ROOT, folder))
         loss, accuracy = (
             statistics.confidence_interval(
-                statistics.paired_differences(arms["gradient"], arms["none"], metric)
+                statistics.paired_differences(
+                    arms["gradient"], arms["none"], statistics.at_end(metric)
+                )
             )
             for metric in ("test_loss", "test_accuracy")
         )

@@ -167,7 +167,7 @@ def published_text(section: Section, runs: Sequence[Run]) -> list[str]:
     if section.folder != "published":
         return []
     return [
-        "Training loss and accuracy beside those that the Keras example prints:",
+        "Training loss and accuracy beside those that the Keras example printed:",
         markdown_table(*published_table(runs)),
     ]
 

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,9 @@ class Run:
     epochs: Sequence[Mapping[str, Any]]
     diagnostics: Sequence[Mapping[str, Any]]
     evaluations: Sequence[Mapping[str, Any]] = ()
+
+
+Outcome = Callable[[Run], float]  # what two runs of a pair are compared by
 
 
 def read_runs(folder: pathlib.Path) -> list[Run]:
@@ -113,13 +116,21 @@ def final(runs: Sequence[Run], metric: str) -> np.ndarray:
     return np.array([run.summary[metric] for run in runs], np.float64)
 
 
+def at_end(metric: str) -> Outcome:
+    """Returns the outcome that is a metric's last value."""
+    return lambda run: run.summary[metric]
+
+
+def last_epochs(metric: str, count: int) -> Outcome:
+    """Returns the outcome that is a metric's mean over the last epochs."""
+    return lambda run: float(np.mean([line[metric] for line in run.epochs[-count:]]))
+
+
 def paired_differences(
-    runs: Sequence[Run], baseline: Sequence[Run], metric: str
+    runs: Sequence[Run], baseline: Sequence[Run], outcome: Outcome
 ) -> np.ndarray:
     """Returns run minus baseline of each seed that both have, by ascending seed."""
-    ours, theirs = (
-        {run.seed: run.summary[metric] for run in arm} for arm in (runs, baseline)
-    )
+    ours, theirs = ({run.seed: outcome(run) for run in arm} for arm in (runs, baseline))
     seeds = sorted(ours.keys() & theirs.keys())
     return np.array([ours[seed] - theirs[seed] for seed in seeds], np.float64)
 
@@ -171,7 +182,7 @@ def differences_table(
     rows = []
     for arm in others:
         for metric, name in measured(runs).items():
-            values = paired_differences(arms[arm], arms[baseline], metric)
+            values = paired_differences(arms[arm], arms[baseline], at_end(metric))
             low, high = confidence_interval(values)
             rows.append(
                 [

@@ -2,32 +2,44 @@
 
     python -m train.study results
 
-writes `README.md`, `study.png` and `study-dark.png` anew. FINDING.md there is written
-by hand, and a test compares its figures with the records.
+writes `README.md`, `study.png` and `sweep.png` anew, and the pictures once more for a
+dark ground. FINDING.md there is written by hand, and a test compares its figures with
+the records.
 """
 
 import argparse
+import json
 import pathlib
 
-from train.study import page, picture, sweep
+from train.study import page, picture, sweep, sweep_picture, theme
 from train.study.confirm import primary
+from train.study.control import controls
 from train.study.tasks import TASKS
 
 
 def main() -> None:
     """Writes the page and the pictures of the study below a folder anew."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m train.study", description=main.__doc__
+    )
     parser.add_argument("root", type=pathlib.Path, help="such as results")
-    root = parser.parse_args().root
-    confirmed = primary(root)
-    parts = [
-        (task, losses, [found for found in confirmed if found.task is task])
-        for task in TASKS
-        if sweep.is_whole(losses := sweep.read_sweep(root, task), task)
-    ]
-    picture.draw(parts, "light", root / "study.png")
-    picture.draw(parts, "dark", root / "study-dark.png")
+    draw(root := parser.parse_args().root)
     (root / "README.md").write_text(page.page(root))
+
+
+def draw(root: pathlib.Path) -> None:
+    """Draws the study's pictures into its folder."""
+    rates = page.rates_of(json.loads((root / "choice.json").read_text()))
+    rows = picture.planned(primary(root), rates)
+    groups = [("Planned: each arm at its own rate", rows)]
+    if (root / "control.jsonl").exists():
+        rows = picture.controlled(controls(root))
+        groups.append(("Control: one rate, or calmer rates", rows))
+    swept = [(task, sweep.read_sweep(root, task)) for task in TASKS]
+    for name in theme.THEMES:
+        end = "" if name == "light" else f"-{name}"
+        picture.draw(groups, name, root / f"study{end}.png")
+        sweep_picture.draw(swept, name, root / f"sweep{end}.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The confirming runs: paired differences, what they say, and steps to the target."""
+"""The confirming runs: paired differences, and what the plan says of them."""
 
 import dataclasses
 import pathlib
@@ -7,16 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from train.record.statistics import (
+    Outcome,
     Run,
+    at_end,
     by_arm,
     confidence_interval,
-    final,
     gathered_runs,
     paired_differences,
 )
 from train.study.tasks import TASKS, StudyTask
-
-DRAWS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,19 +78,23 @@ def confirmed(root: pathlib.Path, task: StudyTask, part: str = "confirm") -> lis
 
 
 def difference(
-    task: StudyTask, runs: Sequence[Run], arm: str, metric: str, baseline: str = "none"
+    task: StudyTask,
+    runs: Sequence[Run],
+    arm: str,
+    outcome: Outcome,
+    baseline: str = "none",
 ) -> Difference:
-    """Returns the paired differences of an arm in the last value of a metric."""
+    """Returns the paired differences of an arm in an outcome."""
     arms = by_arm(runs)
     return Difference(
-        task, arm, baseline, paired_differences(arms[arm], arms[baseline], metric)
+        task, arm, baseline, paired_differences(arms[arm], arms[baseline], outcome)
     )
 
 
 def primary(root: pathlib.Path) -> list[Difference]:
     """Returns the primary comparisons of all tasks that are confirmed."""
     return [
-        difference(task, runs, arm, "test_loss")
+        difference(task, runs, arm, at_end("test_loss"))
         for task in TASKS
         if (runs := confirmed(root, task))
         for arm in task.arms
@@ -118,99 +121,3 @@ def holm(p_values: Sequence[float], family: int) -> list[float]:
         largest = max(largest, min(1.0, factor * p_values[i]))
         corrected[i] = largest
     return corrected.tolist()
-
-
-def first_at(values: Sequence[float], target: float) -> int | None:
-    """Returns the index of the first value at or below the target, None if none is."""
-    return next((i for i, value in enumerate(values) if value <= target), None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Race:
-    """How soon an arm and `none` reach the target, pair by pair.
-
-    Attributes:
-      arm: its name.
-      target: the loss to reach.
-      ours: steps of the arm to the target, the whole run if not reached, `(pairs,)`.
-      theirs: those of `none`.
-      reached: of how many runs each reaches it.
-    """
-
-    arm: str
-    target: float
-    ours: np.ndarray
-    theirs: np.ndarray
-    reached: tuple[int, int]
-
-    @property
-    def ratio(self) -> float:
-        """The ratio of restricted mean steps, arm over `none`."""
-        return float(self.ours.mean() / self.theirs.mean())
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The ratio's 95 % bootstrap interval over pairs."""
-        count = len(self.ours)
-        drawn = np.random.default_rng(0).integers(0, count, (DRAWS, count))
-        ratios = self.ours[drawn].mean(1) / self.theirs[drawn].mean(1)
-        low, high = np.quantile(ratios, (0.025, 0.975))
-        return float(low), float(high)
-
-    @property
-    def sign_p(self) -> float:
-        """The p-value of the sign test, two-sided, without the ties."""
-        from scipy import stats
-
-        sooner = int((self.ours < self.theirs).sum())
-        later = int((self.ours > self.theirs).sum())
-        if not sooner + later:
-            return 1.0
-        return float(stats.binomtest(sooner, sooner + later).pvalue)
-
-    @property
-    def answer(self) -> str:
-        low, high = self.interval
-        if high < 1:
-            return "faster"
-        return "slower" if low > 1 else "not faster"
-
-
-def race(task: StudyTask, runs: Sequence[Run], arm: str, target: float) -> Race:
-    """Returns how soon an arm and `none` reach the target."""
-    arms = by_arm(runs)
-    by_seed = {
-        name: {run.seed: steps_to(task, run, target) for run in arms[name]}
-        for name in (arm, "none")
-    }
-    seeds = sorted(by_seed[arm].keys() & by_seed["none"].keys())
-    pairs = [(by_seed[arm][seed], by_seed["none"][seed]) for seed in seeds]
-    ours, theirs = (
-        np.array([pair[side][0] for pair in pairs], np.float64) for side in (0, 1)
-    )
-    reached = tuple(sum(pair[side][1] for pair in pairs) for side in (0, 1))
-    return Race(arm, target, ours, theirs, reached)
-
-
-def steps_to(task: StudyTask, run: Run, target: float) -> tuple[int, bool]:
-    """Returns the steps to the target, and whether it is reached; else all steps."""
-    steps, losses = measured_at(task, run)
-    i = first_at(losses, target)
-    return (steps[-1], False) if i is None else (steps[i], True)
-
-
-def measured_at(task: StudyTask, run: Run) -> tuple[list[int], list[float]]:
-    """Returns the steps at which the target's metric was measured, and its values."""
-    lines = run.evaluations or run.epochs
-    steps = [line.get("step", line.get("epoch")) for line in lines]
-    return steps, [line[task.target] for line in lines]
-
-
-def target(root: pathlib.Path, task: StudyTask, rate: float) -> float:
-    """Returns the target: the mean final loss of `none` at its rate in the sweep."""
-    runs = [
-        run
-        for run in by_arm(confirmed(root, task, "sweep"))["none"]
-        if run.rate == rate
-    ]
-    return float(final(runs, task.target).mean())

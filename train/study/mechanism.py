@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from train.record.statistics import (
     Run,
+    at_end,
     by_arm,
     gathered_runs,
     markdown_table,
@@ -83,7 +84,7 @@ def pair_of(root: pathlib.Path, prediction: Prediction) -> Difference | None:
     values = paired_differences(
         same_rate(ours[prediction.arm], others[prediction.baseline], prediction),
         others[prediction.baseline],
-        task.chosen_by,
+        at_end(task.chosen_by),
     )
     return Difference(task, prediction.arm, prediction.baseline, values)
 

@@ -2,24 +2,36 @@
 
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from train.record.statistics import (
     Run,
     arms_table,
+    at_end,
     by_arm,
     markdown_table,
+    measured,
     raw_table,
 )
 from train.study import confirm, sweep
+from train.study.calm import calm_text
 from train.study.choose import resolution_text
 from train.study.confirm import Difference
+from train.study.control import control_text
+from train.study.floor import floor_text
 from train.study.mechanism import mechanism_text
+from train.study.race import Race, races
 from train.study.seconds import seconds_text
 from train.study.tasks import TASKS, StudyTask
 
+EVERY = ("train_loss", "validation_loss")
+TEST = ("test_loss", "test_accuracy")
 FAMILY = sum(len(task.arms) for task in TASKS)
-PICTURE = "![Loss over learning rate of each arm, and paired differences](study.png)"
+PICTURES = (
+    "![Paired differences of all comparisons, in units of their margin](study.png)",
+    "![Loss of every run of the sweep over the learning rate](sweep.png)",
+)
 
 
 def page(root: pathlib.Path) -> str:
@@ -32,15 +44,21 @@ def page(root: pathlib.Path) -> str:
         'below "Every number" is made from the records in this folder by '
         "`python -m train.study results`, and these by [these commands](COMMANDS.md). "
         "An earlier, smaller study is in [first/](first/README.md).",
-        PICTURE,
+        PICTURES[0],
         *(path.read_text().strip() for path in root.glob("FINDING.md")),
         "## Every number",
         *primary_text(found),
+        *races_text(races(root, rates_of(choices))),
     ]
     for task in TASKS:
         losses = sweep.read_sweep(root, task)
         if sweep.is_whole(losses, task):
             parts += task_text(root, task, losses, choices.get(task.name))
+    parts += calm_text(root)
+    if (root / "control.jsonl").exists():
+        parts += control_text(root)
+    if (root / "repeat.jsonl").exists():
+        parts += floor_text(root)
     parts += mechanism_text(root)
     return "\n\n".join(parts) + "\n"
 
@@ -70,10 +88,41 @@ def primary_text(found: Sequence[Difference]) -> Iterator[str]:
     yield markdown_table(header, rows)
 
 
+def rates_of(choices: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """Returns the chosen rates by task and arm."""
+    return {name: choice["rates"] for name, choice in choices.items()}
+
+
+def races_text(found: Sequence[Race]) -> Iterator[str]:
+    """Yields the table of steps to the target."""
+    yield "### Steps to the target"
+    yield (
+        "The target is the mean loss at which `none` ended in the sweep: validation "
+        "loss, of the horses training loss. The ratio is of steps to it, arm over "
+        "`none`, with its 95 % interval; p is that of the sign-flip test, corrected "
+        f"for all {FAMILY}. Pairs: in how many the arm was sooner, later, level."
+    )
+    corrected = confirm.holm([one.p for one in found], FAMILY)
+    rows = [
+        [
+            one.task.title, one.arm, f"{one.target:.4f}",
+            "{} and {} of {}".format(*one.reached, len(one.ours)), one.pairs,
+            one.stated, f"{one.p:.2g}" if one.is_run else "-",
+            f"{p:.2g}" if one.is_run else "-", one.answer(p),
+        ]
+        for one, p in zip(found, corrected, strict=True)
+    ]  # fmt: skip
+    header = [
+        "task", "arm", "target", "it and `none` reach it", "pairs", "ratio", "p, alone",
+        "p, Holm", "answer",
+    ]  # fmt: skip
+    yield markdown_table(header, rows)
+
+
 def task_text(
     root: pathlib.Path, task: StudyTask, losses: sweep.Losses, choice: dict | None
 ) -> Iterator[str]:
-    """Yields a task's section: its sweep, choice, confirming runs, race and rest."""
+    """Yields a task's section: its sweep, choice, confirming runs and the rest."""
     yield f"### {task.title}"
     yield from sweep_text(task, losses)
     if choice is None:
@@ -82,16 +131,12 @@ def task_text(
     rates = ", ".join(f"{rate:g} (`{arm}`)" for arm, rate in choice["rates"].items())
     yield f"Chosen, and committed before the confirming runs: {rates}."
     yield " ".join(resolution_text(losses, task, arm) for arm in task.arms)
-    runs = confirm.confirmed(root, task)
-    if runs:
+    if runs := confirm.confirmed(root, task):
         yield from confirmed_text(task, runs)
-        goal = confirm.target(root, task, choice["rates"]["none"])
-        yield from race_text(task, runs, goal)
-        yield from seconds_text(root, task, runs, goal)
-    half = confirm.confirmed(root, task, "half")
-    if half:
+        yield from seconds_text(root, task)
+    if half := confirm.confirmed(root, task, "half"):
         yield "Half the budget, test loss and accuracy:"
-        yield differences_table(task, half, ["gradient"])
+        yield differences_table(task, half, ["gradient"], TEST)
 
 
 def sweep_text(task: StudyTask, losses: sweep.Losses) -> Iterator[str]:
@@ -109,16 +154,14 @@ def sweep_text(task: StudyTask, losses: sweep.Losses) -> Iterator[str]:
     yield markdown_table(["learning rate", *arms], rows)
     rows = []
     for arm in arms:
-        interval = "-"
-        if arm != "none":
-            low, high = sweep.sensitivity_interval(losses, arm)
-            interval = f"[{low:+.4f}, {high:+.4f}]"
+        each = [f"{value:+.4f}" for value in sweep.sensitivities(losses, arm)]
         width = f"{sweep.width(losses, arm, task.margin):g}"
-        rows.append([arm, f"{sweep.sensitivity(losses, arm):.4f}", interval, width])
+        minus = "-" if arm == "none" else ", ".join(each)
+        rows.append([arm, f"{sweep.sensitivity(losses, arm):.4f}", minus, width])
     yield (
-        "Sensitivity to the rate: mean over the rates less the best; its difference to "
-        "`none`, by bootstrap over the seeds; largest over smallest rate within the "
-        "margin of the best:"
+        "Sensitivity to the rate: mean over the rates less the best; that of each seed "
+        "minus that of `none`; largest over smallest rate within the margin of the "
+        "best:"
     )
     yield markdown_table(["arm", "sensitivity", "minus `none`", "range"], rows)
 
@@ -136,57 +179,25 @@ def confirmed_text(task: StudyTask, runs: Sequence[Run]) -> Iterator[str]:
     )
     arms = [arm for arm in task.arms if arm in by_arm(runs)]
     yield "Paired differences, with the 95 % t-interval of their mean:"
-    yield differences_table(task, runs, arms)
+    yield differences_table(task, runs, arms, [*EVERY, *TEST])
     header, rows = raw_table(runs)
     yield "Every run:"
     yield markdown_table(header[:-1], [row[:-1] for row in rows])
 
 
-def differences_table(task: StudyTask, runs: Sequence[Run], arms: Sequence[str]) -> str:
-    """Returns the table of the arms' differences in test loss and accuracy."""
+def differences_table(
+    task: StudyTask, runs: Sequence[Run], arms: Sequence[str], metrics: Sequence[str]
+) -> str:
+    """Returns the table of the arms' differences in the metrics that all runs have."""
     rows = []
     for arm in arms:
-        for metric in ("test_loss", "test_accuracy"):
-            found = confirm.difference(task, runs, arm, metric)
+        for metric in filter(measured(runs).__contains__, metrics):
+            found = confirm.difference(task, runs, arm, at_end(metric))
             every = ", ".join(f"{value:+.4f}" for value in found.values)
-            name = metric.replace("_", " ")
+            name = metric.replace("_", " ").replace("train ", "training ")
+            pairs = str(len(found.values))
             rows.append(
-                [
-                    arm,
-                    name,
-                    str(len(found.values)),
-                    confirm.stated(found),
-                    f"{found.p:.2g}",
-                    every,
-                ]
+                [arm, name, pairs, confirm.stated(found), f"{found.p:.2g}", every]
             )
     header = ["arm", "metric", "pairs", "mean difference", "p, alone", "each pair"]
     return markdown_table(header, rows)
-
-
-def race_text(task: StudyTask, runs: Sequence[Run], goal: float) -> Iterator[str]:
-    """Yields the table of steps to the target."""
-    unit = "steps" if any(run.evaluations for run in runs) else "epochs"
-    yield (
-        f"{unit.capitalize()} to the target, a {task.target.replace('_', ' ')} of "
-        f"{goal:.4f} (the mean end of `none` in the sweep):"
-    )
-    rows = []
-    for arm in task.arms:
-        if arm not in by_arm(runs):
-            continue
-        race = confirm.race(task, runs, arm, goal)
-        low, high = race.interval
-        reached = "{} and {} of {}".format(*race.reached, len(race.ours))
-        rows.append(
-            [
-                arm, f"{race.ours.mean():.0f}", f"{race.theirs.mean():.0f}", reached,
-                f"{race.ratio:.3f} [{low:.3f}, {high:.3f}]", f"{race.sign_p:.2g}",
-                race.answer,
-            ]
-        )  # fmt: skip
-    header = [
-        "arm", f"mean {unit}", "of `none`", "reached", "ratio", "p, sign test",
-        "answer",
-    ]  # fmt: skip
-    yield markdown_table(header, rows)

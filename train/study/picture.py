@@ -1,162 +1,174 @@
-"""The study in one picture: loss over learning rate, and the difference beneath it."""
+"""The study in one picture: a row a comparison, in units of its margin."""
 
+import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from train.study import sweep
+from train.study import confirm
+from train.study import theme as looks
 from train.study.confirm import Difference
-from train.study.tasks import StudyTask
+from train.study.control import Control
 
-NAMES = {"none": "without GC", "gradient": "GC", "update": "GC on the update"}
-ACROSS = 2  # tasks side by side
-REACH = 16  # margins above the best loss that a panel shows
-GROUND = {"light": "#ffffff", "dark": "#0d1117"}
-INK = {"light": "#24292f", "dark": "#e6edf3"}
-COLORS = {
-    "light": {"none": "#57606a", "gradient": "#0969da", "update": "#bc4c00"},
-    "dark": {"none": "#9198a1", "gradient": "#4493f8", "update": "#f0883e"},
-}
+WIDTH = 4.4  # inches: a letter of 9 points is 10 pixels high on a screen of 390
+REACH = 5.0  # margins to each side
+UNIT = 0.43  # inches a row
+MARKS = {"gradient": "o", "update": "D"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A comparison as the picture shows it.
+
+    Attributes:
+      name: what was trained, and how.
+      detail: pairs and rates.
+      found: the paired differences.
+      is_settled: whether the plan's rule says anything of it.
+    """
+
+    name: str
+    detail: str
+    found: Difference
+    is_settled: bool
+
+
+def planned(
+    found: Sequence[Difference], rates: Mapping[str, Mapping[str, float]]
+) -> list[Row]:
+    """Returns the rows of the primary comparisons.
+
+    Args:
+      found: all of them.
+      rates: the chosen ones, by task and arm.
+    """
+    corrected = confirm.holm([one.p for one in found], len(found))
+    return [
+        row(
+            one.task.label,
+            (rates[one.task.name][one.arm], rates[one.task.name]["none"]),
+            f"{len(one.values)} pairs",
+            one,
+            p,
+        )
+        for one, p in zip(found, corrected, strict=True)
+    ]
+
+
+def controlled(made: Sequence[Control]) -> list[Row]:
+    """Returns the rows of the control."""
+    corrected = confirm.holm([one.found.p for one in made], len(made))
+    return [
+        row(
+            one.text,
+            one.rates,
+            f"{len(one.found.values)} {one.unit}",
+            one.found,
+            p,
+        )
+        for one, p in zip(made, corrected, strict=True)
+    ]
+
+
+def row(
+    name: str, rates: tuple[float, float], count: str, found: Difference, p: float
+) -> Row:
+    """Returns a comparison's row; `p` is corrected for its family."""
+    ours, theirs = rates
+    at = f"{ours:g}" if ours == theirs else f"{ours:g} and {theirs:g}"
+    return Row(name, f"{count} at {at}", found, found.answer(p) != "not settled")
 
 
 def draw(
-    parts: Sequence[tuple[StudyTask, sweep.Losses, Sequence[Difference]]],
-    theme: str,
-    path: pathlib.Path,
+    groups: Sequence[tuple[str, Sequence[Row]]], theme: str, path: pathlib.Path
 ) -> None:
-    """Draws two panels a task into a PNG.
+    """Draws the comparisons of each group, under its title, into a PNG.
 
-    Args:
-      parts: each task with its sweep, and its confirmed differences if there are any.
-      theme: "light" or "dark", the ground that the picture is for.
-      path: of the PNG.
+    A mark is the mean difference, filled where the comparison is settled, and the line
+    its 95 % interval; an arrow is one that goes on beyond the frame. The band is the
+    margin.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    colors = COLORS[theme]
-    keys = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color")
-    settings = dict.fromkeys((*keys, "ytick.color"), INK[theme])
-    across = min(len(parts), ACROSS)
-    down = -(-len(parts) // across)
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=(4.8 * across, 4.3 * down), layout="constrained")
-        places = figure.subfigures(down, across, squeeze=False).flat
-        lines: dict[str, Any] = {}
-        for place, (task, losses, confirmed) in zip(places, parts, strict=False):
-            above, below = place.subplots(2, sharex=True, height_ratios=(3, 2))
-            draw_losses(above, task, losses, colors)
-            draw_differences(below, task, losses, confirmed, colors)
-            place.align_ylabels()
-            handles, labels = above.get_legend_handles_labels()
-            lines |= dict(zip(labels, handles, strict=True))
+    rows = sum(len(group) for _, group in groups)
+    height = UNIT * (rows + 0.75 * len(groups)) + 1.25
+    with mpl.rc_context({**looks.settings(theme), "font.size": 9}):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        panel = figure.subplots()
+        panel.axvspan(-1, 1, color=looks.FAINT[theme], alpha=0.2, linewidth=0)
+        panel.axvline(0, color=looks.FAINT[theme], linewidth=1)
+        place = 0.0
+        for title, group in groups:
+            panel.text(-REACH, place, title, fontweight="bold", va="center")
+            place += 0.75
+            for row in group:
+                draw_row(panel, row, place, theme)
+                place += 1
+        finish(panel, place, theme)
         figure.legend(
-            lines.values(),
-            lines.keys(),
-            frameon=False,
-            ncols=len(lines),
-            loc="outside lower center",
-        )
-        figure.savefig(
-            path, dpi=130, facecolor=GROUND[theme], metadata={"Software": None}
-        )
-
-
-def draw_losses(
-    panel: Any, task: StudyTask, losses: sweep.Losses, colors: dict[str, str]
-) -> None:
-    """Draws each arm's loss at each rate: means, a dot a run, the best in a ring."""
-    for arm in ("none", *task.arms):
-        rates, means = sweep.rates(losses, arm), sweep.means(losses, arm)
-        panel.plot(rates, means, color=colors[arm], label=NAMES[arm], linewidth=1.6)
-        for rate in rates:
-            every = [*losses[arm, rate].values()]
-            panel.plot([rate] * len(every), every, ".", color=colors[arm], alpha=0.6)
-        panel.plot(
-            sweep.best_rate(losses, arm), means.min(), "o", markersize=11,
-            markerfacecolor="none", markeredgewidth=1.6, color=colors[arm],
+            handles=handles(theme), frameon=False, ncols=2, loc="outside lower center",
+            fontsize=8,
         )  # fmt: skip
-    network, _, optimizer = task.title.partition(", ")[2].partition(", ")
-    panel.set_title(f"{task.title.partition(',')[0]}\n{network}, {optimizer}",
-                    fontsize=10)  # fmt: skip
-    lowest = min(sweep.means(losses, arm).min() for arm in ("none", *task.arms))
-    low, high = panel.get_ylim()
-    panel.set_ylim(bottom=max(low, lowest - task.margin))
-    panel.set_ylim(top=min(high, lowest + REACH * task.margin))
-    panel.set_ylabel("validation loss")
-    finish(panel)
+        looks.save(figure, theme, path)
 
 
-def draw_differences(
-    panel: Any,
-    task: StudyTask,
-    losses: sweep.Losses,
-    confirmed: Sequence[Difference],
-    colors: dict[str, str],
-) -> None:
-    """Draws each arm's paired differences at each rate, over the band of the margin.
-
-    The bars are 95 % intervals where both arms end within `REACH` margins of the best,
-    by the deviation pooled over these rates. The diamonds, beside the best rate, are
-    the confirmed differences of fresh seeds. A triangle is a run beyond the frame.
-    """
-    from scipy import stats
-
-    panel.axhspan(-task.margin, task.margin, color="#8b949e", alpha=0.22, linewidth=0)
-    panel.axhline(0, color=colors["none"], linewidth=1)
-    edge = 1.2 * task.margin
-    for i, arm in enumerate(task.arms):
-        near = sweep.usable(losses, arm, REACH * task.margin)
-        means = np.array([sweep.paired(losses, arm, rate).mean() for rate in near])
-        deviation, freedom = sweep.pooled(losses, arm, near)
-        half = stats.t.ppf(0.975, freedom) * deviation / np.sqrt(seeds_of(losses))
-        panel.errorbar(
-            beside(near, i), means, half, fmt="_", color=colors[arm], linewidth=1.2
-        )
-        edge = max(edge, 1.1 * (np.abs(means) + half).max())
-    for i, found in enumerate(confirmed):
-        rate = sweep.best_rate(losses, found.arm) * 1.2 * 1.08**i
-        low, high = found.interval
-        panel.errorbar(
-            rate, found.mean, [[found.mean - low], [high - found.mean]],
-            fmt="D", color=colors[found.arm], linewidth=2.4, markersize=6,
-        )  # fmt: skip
-        edge = max(edge, 1.1 * np.abs((low, high)).max())
-    panel.set_ylim(-edge, edge)
-    for i, arm in enumerate(task.arms):
-        rates = sweep.rates(losses, arm)
-        for rate, at in zip(rates, beside(rates, i), strict=True):
-            draw_pairs(panel, at, sweep.paired(losses, arm, rate), colors[arm])
-    panel.set_xlabel("learning rate")
-    panel.set_ylabel("GC minus none")
-    finish(panel)
-    rates = sweep.rates(losses, "none")
-    panel.set_xticks(rates, map("{:g}".format, rates))
-    panel.minorticks_off()
+def draw_row(panel: Any, row: Row, place: float, theme: str) -> None:
+    """Draws a comparison: its label above its interval."""
+    margin = row.found.task.margin
+    color = looks.COLORS[theme][row.found.arm]
+    low, high = (end / margin for end in row.found.interval)
+    panel.text(-REACH, place - 0.17, row.name, va="center")
+    panel.text(REACH, place - 0.17, row.detail, va="center", ha="right",
+               color=looks.FAINT[theme], fontsize=8)  # fmt: skip
+    at = place + 0.22
+    panel.plot([max(low, -REACH), min(high, REACH)], [at, at], color=color, lw=2.2)
+    for end, marker in ((low, "<"), (high, ">")):
+        if abs(end) > REACH:
+            panel.plot(REACH if end > 0 else -REACH, at, marker, color=color, ms=5)
+    panel.plot(
+        row.found.mean / margin, at, MARKS[row.found.arm], markersize=7, color=color,
+        markerfacecolor=color if row.is_settled else looks.GROUND[theme],
+        markeredgewidth=1.8, zorder=3,
+    )  # fmt: skip
 
 
-def seeds_of(losses: sweep.Losses) -> int:
-    """Returns the number of seeds of a whole sweep."""
-    return len(next(iter(losses.values())))
-
-
-def beside(rates: Sequence[float], arm: int) -> np.ndarray:
-    """Returns where an arm's marks stand, so that those of two arms do not overlap."""
-    return np.array(rates) * 1.06**arm
-
-
-def draw_pairs(panel: Any, rate: float, values: np.ndarray, color: str) -> None:
-    """Draws a dot for each pair, or a triangle at the edge that it is beyond."""
-    _, edge = panel.get_ylim()
-    for value in values:
-        marker = "." if abs(value) <= edge else ("^" if value > 0 else "v")
-        inside = np.clip(value, -0.96 * edge, 0.96 * edge)
-        panel.plot(rate, inside, marker, color=color, alpha=0.6, markersize=6)
-
-
-def finish(panel: Any) -> None:
-    panel.set_xscale("log")
-    panel.spines[["top", "right"]].set_visible(False)
+def finish(panel: Any, bottom: float, theme: str) -> None:
+    """Draws the axis, and says what its ends and the marks mean."""
+    panel.set_ylim(bottom + 0.1, -0.55)
+    panel.set_xlim(-1.04 * REACH, 1.04 * REACH)
+    panel.set_yticks([])
+    panel.set_xticks(range(-4, 5, 2))
+    panel.spines[["top", "right", "left"]].set_visible(False)
     panel.patch.set_alpha(0)
+    for side, words in (
+        (-1, "$\\leftarrow$ GC better"),
+        (1, "GC worse $\\rightarrow$"),
+    ):
+        panel.text(
+            side * REACH, bottom - 0.2, words, ha="right" if side > 0 else "left",
+            va="center", fontweight="bold",
+        )  # fmt: skip
+    panel.set_xlabel("loss with GC minus loss without it, in margins", fontsize=8)
+
+
+def handles(theme: str) -> list[Any]:
+    """Returns what the legend shows: a mark for each arm, then what all marks mean."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    colors, ink = looks.COLORS[theme], looks.INK[theme]
+    marks = [
+        Line2D([], [], marker=mark, color=colors[arm], linewidth=2.2, label=name)
+        for arm, mark, name in (
+            ("gradient", MARKS["gradient"], "GC on the gradient, 95 % interval"),
+            ("update", MARKS["update"], "GC on the update"),
+        )
+    ]
+    empty = {"marker": "o", "color": ink, "linestyle": "none"}
+    return [
+        *marks,
+        Line2D([], [], **empty, label="filled: settled"),
+        Line2D([], [], **empty, markerfacecolor="none", label="open: not settled"),
+        Patch(color=looks.FAINT[theme], alpha=0.2, label="too small to matter"),
+    ]

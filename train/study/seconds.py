@@ -1,14 +1,13 @@
-"""Seconds to the target: steps times the seconds a step on an idle machine."""
+"""Seconds of an epoch on an idle machine, with GC and without."""
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from train.record.statistics import Run, by_arm, markdown_table
+from train.record.statistics import by_arm, markdown_table
 from train.study import confirm
-from train.study.confirm import Race
 from train.study.tasks import StudyTask
 
 
@@ -42,45 +41,23 @@ def pace(root: pathlib.Path, task: StudyTask, arm: str) -> Pace | None:
     return Pace(ours, theirs)
 
 
-def seconds_text(
-    root: pathlib.Path, task: StudyTask, runs: Sequence[Run], goal: float
-) -> Iterator[str]:
-    """Yields the table of seconds to the target, if epochs were timed.
-
-    Args:
-      root: the study's folder.
-      task: one of its tasks.
-      runs: the confirming runs.
-      goal: the loss to reach.
-    """
-    rows = []
-    for arm in task.arms:
-        timed = pace(root, task, arm)
-        if timed and arm in by_arm(runs):
-            race = confirm.race(task, runs, arm, goal)
-            rows.append([arm, *row(timed, race, epochs_a_step(task, runs[0]))])
+def seconds_text(root: pathlib.Path, task: StudyTask) -> Iterator[str]:
+    """Yields the table of seconds an epoch, if epochs of the task were timed."""
+    rows = [
+        [arm, *map(median_and_range, (timed.ours, timed.theirs)), f"{timed.ratio:.3f}"]
+        for arm in task.arms
+        if (timed := pace(root, task, arm))
+    ]
     if rows:
         yield (
-            "Seconds, of epochs on an idle machine, all arms in turn, `none` first and "
-            "last: the median of an epoch with its range, and mean steps to the target "
-            "times the median of a step:"
+            "Seconds of an epoch on an idle machine, all arms in turn, `none` first "
+            "and last: the median, and the range of all that were timed. A ratio below "
+            "1, or within the range of `none`, is noise: GC takes no time away."
         )
-        header = ["arm", "s an epoch", "of `none`", "ratio", "s to the target",
-                  "of `none`", "ratio"]  # fmt: skip
+        header = ["arm", "seconds", "of `none`", "ratio"]
         yield markdown_table(header, rows)
 
 
-def row(timed: Pace, race: Race, epochs: float) -> Iterator[str]:
-    """Yields the cells of an arm; `epochs` are those that one step takes."""
-    for values in (timed.ours, timed.theirs):
-        yield f"{np.median(values):.1f} ({values.min():.1f} to {values.max():.1f})"
-    yield f"{timed.ratio:.3f}"
-    for steps, values in ((race.ours, timed.ours), (race.theirs, timed.theirs)):
-        yield f"{steps.mean() * epochs * np.median(values):.1f}"
-    yield f"{race.ratio * timed.ratio:.3f}"
-
-
-def epochs_a_step(task: StudyTask, run: Run) -> float:
-    """Returns the epochs that one step of a race takes."""
-    steps, _ = confirm.measured_at(task, run)
-    return len(run.epochs) / steps[-1]
+def median_and_range(seconds: np.ndarray) -> str:
+    """Returns the median of some seconds, with the least and the most of them."""
+    return f"{np.median(seconds):.1f} ({seconds.min():.1f} to {seconds.max():.1f})"

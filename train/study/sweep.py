@@ -124,28 +124,15 @@ def width(losses: Losses, arm: str, margin: float) -> float:
     return float(near.max() / near.min())
 
 
-def sensitivity_interval(
-    losses: Losses, arm: str, draws: int = 10_000
-) -> tuple[float, float]:
-    """Returns the 95 % bootstrap interval of an arm's sensitivity less that of `none`.
-
-    The seeds are drawn, the same for both arms and all rates.
-    """
+def sensitivities(losses: Losses, arm: str) -> list[float]:
+    """Returns an arm's sensitivity less that of `none`, seed by seed."""
     seeds = sorted(losses["none", rates(losses, "none")[0]])
-    drawn = np.random.default_rng(0).choice(seeds, (draws, len(seeds)))
-    samples, counts = np.unique(np.sort(drawn), axis=0, return_counts=True)
-    differences = [
-        sensitivity(sample, arm) - sensitivity(sample, "none")
-        for sample in (of_seeds(losses, chosen) for chosen in samples)
+    return [
+        sensitivity(alone, arm) - sensitivity(alone, "none")
+        for alone in (of_seed(losses, seed) for seed in seeds)
     ]
-    differences = np.repeat(differences, counts)
-    low, high = np.quantile(differences, (0.025, 0.975))
-    return float(low), float(high)
 
 
-def of_seeds(losses: Losses, seeds: Sequence[int]) -> Losses:
-    """Returns the losses of some seeds, in which one may come more than once."""
-    return {
-        key: {i: by_seed[seed] for i, seed in enumerate(seeds)}
-        for key, by_seed in losses.items()
-    }
+def of_seed(losses: Losses, seed: int) -> Losses:
+    """Returns the losses of one seed."""
+    return {key: {seed: by_seed[seed]} for key, by_seed in losses.items()}

@@ -10,7 +10,8 @@ class StudyTask:
 
     Attributes:
       name: of its folders.
-      title: of its section and picture.
+      title: of its section.
+      label: of its row in the picture of all comparisons.
       arms: beside `none`.
       margin: the difference in loss that matters to a user.
       start: the loss before training, that of a guess; worse ones count as it.
@@ -20,6 +21,7 @@ class StudyTask:
 
     name: str
     title: str
+    label: str
     arms: tuple[str, ...]
     margin: float
     start: float
@@ -38,6 +40,7 @@ TASKS = (
     StudyTask(
         "fashion",
         "Fashion-MNIST, ResNet with BatchNorm, SGD with momentum",
+        "Fashion-MNIST: ResNet, BatchNorm",
         ("gradient",),
         0.01,
         math.log(10),
@@ -45,10 +48,21 @@ TASKS = (
     StudyTask(
         "shakespeare",
         "Shakespeare, decoder with LayerNorm, AdamW",
+        "Shakespeare: decoder, LayerNorm",
         ("gradient", "update"),
         0.01,
         math.log(256),
     ),
-    StudyTask("horses-sgd", "Horses or humans, plain CNN, SGD with momentum", **HORSES),
-    StudyTask("horses-rmsprop", "Horses or humans, plain CNN, RMSprop", **HORSES),
+    StudyTask(
+        "horses-sgd",
+        "Horses or humans, plain CNN, SGD with momentum",
+        "Horses: plain CNN, SGD",
+        **HORSES,
+    ),
+    StudyTask(
+        "horses-rmsprop",
+        "Horses or humans, plain CNN, RMSprop",
+        "Horses: plain CNN, RMSprop",
+        **HORSES,
+    ),
 )

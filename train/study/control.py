@@ -1,0 +1,180 @@
+"""The control: all arms at one rate, and the horses at their calmer best rates."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+from train.record.statistics import (
+    Run,
+    by_arm,
+    gathered_runs,
+    last_epochs,
+    markdown_table,
+    paired_differences,
+)
+from train.study import confirm
+from train.study.calm import EPOCHS, of_folds
+from train.study.confirm import Difference, confirmed, stated
+from train.study.race import race, target
+from train.study.tasks import TASKS, StudyTask
+
+PART = "control"
+RATE = 0.008  # of all arms on Shakespeare
+NEW = 16  # the first seed of which no arm was known
+
+
+def pooled(run: Run) -> float:
+    """Returns the mean of a run's validation and test loss at the last step."""
+    return (run.summary["validation_loss"] + run.summary["test_loss"]) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """A difference of which the plan said something beforehand.
+
+    Attributes:
+      name: of the plan's table.
+      text: its task in words.
+      rates: theirs, GC's first.
+      found: the paired differences.
+      holds: whether they came as predicted.
+      unit: what a difference is of.
+    """
+
+    name: str
+    text: str
+    rates: tuple[float, float]
+    found: Difference
+    holds: bool
+    unit: str = "pairs"
+
+
+def named(name: str) -> StudyTask:
+    """Returns the task of a name."""
+    return next(task for task in TASKS if task.name == name)
+
+
+def arms_at(root: pathlib.Path, task: StudyTask, arm: str, rate: float) -> list[Run]:
+    """Returns the confirming runs of an arm at a rate, and those of the control."""
+    runs = [*confirmed(root, task), *confirmed(root, task, PART)]
+    return [run for run in runs if (run.arm, run.rate) == (arm, rate)]
+
+
+def at_one_rate(root: pathlib.Path, arm: str, first: int = 0) -> Difference:
+    """Returns an arm's differences to `none`, all at one rate, from a seed on."""
+    task = named("shakespeare")
+    ours, theirs = (
+        [run for run in arms_at(root, task, name, RATE) if run.seed >= first]
+        for name in (arm, "none")
+    )
+    return Difference(task, arm, "none", paired_differences(ours, theirs, pooled))
+
+
+def at_half(root: pathlib.Path) -> Difference:
+    """Returns the differences of half the budget, both arms at one rate."""
+    task = named("shakespeare")
+    ours = by_arm(confirmed(root, task, "half"))["gradient"]
+    theirs = gathered_runs(root / PART, "shakespeare-half")
+    values = paired_differences(ours, theirs, pooled)
+    return Difference(task, "gradient", "none", values)
+
+
+def calmer(root: pathlib.Path, name: str, ours: float, theirs: float) -> Difference:
+    """Returns the horses' differences, each arm at a rate, the folds as blocks."""
+    task = named(name)
+    values = paired_differences(
+        arms_at(root, task, "gradient", ours),
+        arms_at(root, task, "none", theirs),
+        last_epochs("test_loss", EPOCHS),
+    )
+    return Difference(task, "gradient", "none", of_folds(values))
+
+
+def is_equal(found: Difference) -> bool:
+    """Tells whether the interval of a difference lies within its margin."""
+    low, high = found.interval
+    return -found.task.margin < low and high < found.task.margin
+
+
+def controls(root: pathlib.Path) -> list[Control]:
+    """Returns the planned comparisons of the control, in the plan's order."""
+    update, gradient = (at_one_rate(root, arm) for arm in ("update", "gradient"))
+    half, one_rate = at_half(root), (RATE, RATE)
+    calm = {
+        ("C4", "horses-sgd"): (0.02, 0.01),
+        ("C5", "horses-rmsprop"): (0.0008, 0.0004),
+    }
+    return [
+        Control(
+            "C1", "Shakespeare", one_rate, update,
+            -0.012 <= update.mean <= -0.004 and update.interval[1] < 0,
+        ),
+        Control("C2", "Shakespeare", one_rate, gradient, is_equal(gradient)),
+        Control(
+            "C3", "Shakespeare, half the steps", one_rate, half,
+            abs(half.mean) < 0.02,
+        ),
+        *(
+            Control(
+                name, found.task.label, rates, found, abs(found.mean) < 0.03, "folds"
+            )
+            for (name, task), rates in calm.items()
+            for found in [calmer(root, task, *rates)]
+        ),
+    ]  # fmt: skip
+
+
+def control_text(root: pathlib.Path) -> Iterator[str]:
+    """Yields the control's section."""
+    made = controls(root)
+    corrected = confirm.holm([one.found.p for one in made], len(made))
+    yield "### The control"
+    yield (
+        "Shakespeare: the mean of validation and test loss at the last step, 0.008 for "
+        f"all arms. Horses: the held-out loss, mean of the last {EPOCHS} epochs and of "
+        "a fold's two seeds, each arm at its calmer best rate. The arm minus `none`; "
+        f"the p-values are corrected for these {len(made)}."
+    )
+    rows = [
+        [
+            one.name, one.text, one.found.arm, "{:g} and {:g}".format(*one.rates),
+            f"{len(one.found.values)} {one.unit}", stated(one.found),
+            f"{p:.2g}", f"{one.found.task.margin:g}", one.found.answer(p),
+            "holds" if one.holds else "fails",
+        ]
+        for one, p in zip(made, corrected, strict=True)
+    ]  # fmt: skip
+    header = [
+        "", "task", "arm", "its rate and that of `none`", "of", "difference",
+        "p, Holm", "margin", "answer", "prediction",
+    ]  # fmt: skip
+    yield markdown_table(header, rows)
+    yield from at_one_rate_text(root)
+
+
+def at_one_rate_text(root: pathlib.Path) -> Iterator[str]:
+    """Yields what else the runs at one rate say: new seeds alone, steps to a target."""
+    task = named("shakespeare")
+    arms = task.arms
+    runs = [run for arm in ("none", *arms) for run in arms_at(root, task, arm, RATE)]
+    goal = target(root, task, RATE)
+    found = [race(task, runs, arm, goal) for arm in arms]
+    corrected = confirm.holm([one.p for one in found], len(found))
+    rows = [
+        [
+            arm, stated(at_one_rate(root, arm, NEW)), one.stated, one.pairs,
+            "{} and {} of {}".format(*one.reached, len(one.ours)), f"{p:.2g}",
+            one.answer(p),
+        ]
+        for arm, one, p in zip(arms, found, corrected, strict=True)
+    ]  # fmt: skip
+    yield (
+        f"Shakespeare at {RATE:g} again: the difference on the seeds from {NEW} on "
+        "alone, of which nothing was known, and the steps of all pairs to a validation "
+        f"loss of {goal:.4f}, that of `none` at this rate in the sweep."
+    )
+    header = [
+        "arm", "difference, new seeds", "ratio of steps", "sooner, later, level",
+        "it and `none` reach it", "p, Holm", "answer",
+    ]  # fmt: skip
+    yield markdown_table(header, rows)

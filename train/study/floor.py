@@ -1,0 +1,108 @@
+"""The floor of rounding: how far repeats of one run lie apart."""
+
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from train.record.statistics import (
+    Run,
+    at_end,
+    by_arm,
+    final,
+    gathered_runs,
+    markdown_table,
+    paired_differences,
+)
+from train.study.confirm import confirmed
+from train.study.tasks import TASKS, StudyTask
+
+PART = "repeat"
+METRIC = "test_loss"
+
+
+def repeated(root: pathlib.Path, task: StudyTask, way: str = "") -> list[Run]:
+    """Returns a task's repeats on one device, or in another way."""
+    return gathered_runs(root / PART, f"{task.name}{way}")
+
+
+def repeats(root: pathlib.Path, task: StudyTask) -> np.ndarray:
+    """Returns the test losses of the runs that were repeated, `(runs, repeats)`.
+
+    The first of each is the confirming run's, on one device of another machine.
+    """
+    confirming = confirmed(root, task)
+    others = (repeated(root, task), repeated(root, task, "-two-devices"))
+    found = [
+        {(run.arm, run.seed): run.summary[METRIC] for run in runs}
+        for runs in (confirming, *others)
+    ]
+    names = sorted(set.intersection(*map(set, found)))
+    return np.array([[losses[name] for losses in found] for name in names])
+
+
+def within(losses: np.ndarray) -> float:
+    """Returns the standard deviation within repeats, pooled over the runs."""
+    return float(np.sqrt(losses.var(axis=1, ddof=1).mean()))
+
+
+def between(runs: Sequence[Run]) -> float:
+    """Returns the standard deviation between seeds, pooled over the arms."""
+    variances = [final(arm, METRIC).var(ddof=1) for arm in by_arm(runs).values()]
+    return float(np.sqrt(np.mean(variances)))
+
+
+def left_by_pairing(runs: Sequence[Run], arm: str) -> float:
+    """Returns the variance of paired differences over that of unpaired ones."""
+    arms = by_arm(runs)
+    paired = paired_differences(arms[arm], arms["none"], at_end(METRIC)).var(ddof=1)
+    alone = [final(arms[name], METRIC).var(ddof=1) for name in (arm, "none")]
+    return float(paired / sum(alone))
+
+
+def same_bits(root: pathlib.Path, task: StudyTask) -> bool:
+    """Tells whether a run that was repeated on one device agrees to the last bit."""
+    (again,) = repeated(root, task, "-again")
+    once = next(
+        run
+        for run in repeated(root, task)
+        if (run.arm, run.seed) == (again.arm, again.seed)
+    )
+    return [*map(untimed, once.epochs)] == [*map(untimed, again.epochs)]
+
+
+def untimed(line: Mapping[str, float]) -> dict[str, float]:
+    """Returns an epoch's metrics without its time."""
+    return {name: value for name, value in line.items() if name != "epoch_seconds"}
+
+
+def floor_text(root: pathlib.Path) -> Iterator[str]:
+    """Yields the section on repeats."""
+    rows = []
+    for task in TASKS:
+        losses, runs = repeats(root, task), confirmed(root, task)
+        buys = [f"{left_by_pairing(runs, arm):.2f} ({arm})" for arm in task.arms]
+        rows.append(
+            [
+                task.title, str(len(losses)), f"{within(losses):.4f}",
+                f"{np.ptp(losses, axis=1).max():.4f}", f"{between(runs):.4f}",
+                f"{task.margin:g}", ", ".join(buys),
+                "yes" if same_bits(root, task) else "no",
+            ]
+        )  # fmt: skip
+    yield "### The floor of rounding"
+    yield (
+        "Runs that differ in nothing but the machine and the number of devices, hence "
+        "in the order of additions: the confirming run, a repeat on one device and one "
+        "on two devices of another machine. Test loss at the last step: its standard "
+        "deviation within a run's three repeats, the widest range of three, and its "
+        "deviation between seeds. Pairing leaves a share of the variance that the "
+        "difference of two arms would have without it: 1 buys nothing. Last, whether "
+        "one run repeated on one device of the same machine agrees to the last bit, in "
+        "every epoch."
+    )
+    header = [
+        "task", "runs", "within repeats", "widest", "between seeds", "margin",
+        "pairing leaves", "same bits",
+    ]  # fmt: skip
+    yield markdown_table(header, rows)
