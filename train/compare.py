@@ -98,6 +98,7 @@ def epochs_left(run: Config) -> int:
 def show(options: plan.Options) -> None:
     """Prints the tables and draws the pictures of the finished runs."""
     from train.record import pictures, statistics
+    from train.record.metrics import sentence
 
     runs = statistics.read_runs(options.out)
     if not runs:
@@ -107,8 +108,8 @@ def show(options: plan.Options) -> None:
     at = ""
     if len(plan.rates(options)) > 1:
         metric = statistics.chosen_by(runs)
-        name = statistics.METRICS[metric]
-        tables[f"{name.capitalize()} at each learning rate"] = statistics.rates_table(
+        name = statistics.measured(runs)[metric].long
+        tables[f"{sentence(name)} at each learning rate"] = statistics.rates_table(
             runs, metric
         )
         pictures.plot_rates(runs, metric, options.out / "rates.png")

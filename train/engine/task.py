@@ -9,16 +9,22 @@ from jax import Array
 
 from train.engine.optimizer import Recipe
 from train.record.about import About
+from train.record.metrics import Score
 
 Examples = tuple[Any, ...]  # arrays that share their first axis, one row an example
 Variables = Mapping[str, Any]  # "params", and what else a Flax module keeps
 
 
 class Scores(NamedTuple):
-    """How well examples were told: their losses and shares of right answers, `(B,)`."""
+    """How well examples were told, `(B,)` each.
+
+    Attributes:
+      loss: what is trained on.
+      score: what the task's second score is the mean of, or a figure of the mean.
+    """
 
     loss: Array
-    accuracy: Array
+    score: Array
 
 
 class Task(Protocol):
@@ -26,6 +32,7 @@ class Task(Protocol):
 
     Attributes:
       about: what is told of the data.
+      score: what it is judged by beside its loss.
       splits: the examples by split, in the host's memory: "train"; "validation", if
         there is one, to be evaluated as training goes on; and "test", which is opened
         after the last epoch, or takes the place of a validation split.
@@ -36,6 +43,7 @@ class Task(Protocol):
     """
 
     about: About
+    score: Score
     splits: Mapping[str, Examples]
     recipe: Recipe
     keeps_rest: bool

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from train.record.console import Metrics
+from train.record.metrics import LONG, metrics_in, sentence
 from train.record.statistics import (
-    METRICS,
     Run,
     by_arm,
     by_rate,
@@ -16,7 +16,6 @@ from train.record.statistics import (
     measured,
 )
 
-SPLITS = {"train": "training", "validation": "validation", "test": "held-out"}
 COLORS = {
     "none": "0.35", "gradient": "C0", "update": "C1", "placebo": "C2",
     "first": "0.7", "then-none": "0.35", "then-gc": "C0",
@@ -60,9 +59,9 @@ def plot_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
     columns = len(metrics) // 2  # training, and held-out where it was measured
     figure = Figure(figsize=(5 * columns, 6.4), layout="constrained")
     panels = figure.subplots(2, columns, squeeze=False).T.flat
-    for panel, (metric, name) in zip(panels, metrics.items(), strict=True):
+    for panel, (name, metric) in zip(panels, metrics.items(), strict=True):
         for arm, members in by_arm(runs).items():
-            values = series(members, metric)
+            values = series(members, name)
             epochs, mean = 1 + np.arange(values.shape[1]), values.mean(0)
             deviation = values.std(0, ddof=1) if len(values) > 1 else 0 * mean
             label = f"{arm} (n = {len(members)})"
@@ -71,7 +70,7 @@ def plot_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
                 epochs, mean - deviation, mean + deviation,
                 color=color(arm), alpha=0.18, linewidth=0,
             )  # fmt: skip
-        panel.set_title(name.capitalize())
+        panel.set_title(sentence(metric.long))
     tidy(figure.axes)
     figure.axes[0].legend(frameon=False)
     figure.savefig(path, dpi=130)
@@ -91,7 +90,7 @@ def plot_rates(runs: Sequence[Run], metric: str, path: pathlib.Path) -> None:
         panel.plot(every, final(members, metric), ".", color=color(arm), alpha=0.5)
     panel.set_xscale("log")
     panel.set_xlabel("learning rate")
-    panel.set_ylabel(METRICS[metric])
+    panel.set_ylabel(measured(runs)[metric].long)
     panel.legend(frameon=False)
     panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
@@ -158,18 +157,21 @@ def plot_all(runs: Sequence[Run], folder: pathlib.Path) -> None:
 
 
 def plot_run(history: Sequence[Metrics], path: pathlib.Path) -> None:
-    """Draws loss, accuracy and time per epoch into a PNG."""
+    """Draws loss, score and time per epoch into a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
     epochs = [epoch["epoch"] for epoch in history]
-    for panel, metric in zip(panels, ("loss", "accuracy"), strict=False):
-        for split, label in SPLITS.items():
-            values = [epoch.get(f"{split}_{metric}") for epoch in history]
-            if None not in values:
+    metrics = metrics_in(history[0])
+    kinds = dict.fromkeys(metric.kind for metric in metrics.values())
+    for panel, kind in zip(panels, kinds, strict=False):
+        for name, metric in metrics.items():
+            values = [epoch[name] for epoch in history]
+            if metric.kind == kind and None not in values:
+                label = LONG[metric.split]
                 panel.plot(epochs, values, marker="o", markersize=3.5, label=label)
-        panel.set_title(metric.capitalize())
+        panel.set_title(sentence(kind))
         panel.legend(frameon=False)
     panels[2].bar(epochs, [epoch["epoch_seconds"] for epoch in history], color="0.6")
     panels[2].set_title("Training time, seconds")

@@ -12,6 +12,7 @@ from train.data import Dataset
 from train.engine.optimizer import Recipe
 from train.engine.task import Examples, Scores, Variables
 from train.record.about import About
+from train.record.metrics import ACCURACY
 from train.tasks.resnet import ResNet
 from train.tasks.scores import cross_entropy
 
@@ -23,6 +24,7 @@ SHIFT = 2  # pixels, the most that a random crop moves an image
 class Fashion:
     """Labelled images, a ResNet, and softmax cross-entropy."""
 
+    score = ACCURACY
     recipe = Recipe(decay={"sgd": 5e-4, "adamw": 5e-2}, warmup=0.1)
     keeps_rest = False
     per_turn = None

@@ -15,6 +15,7 @@ from train.engine.optimizer import Recipe
 from train.engine.task import Examples, Scores, Variables
 from train.faults import UsageError
 from train.record.about import About
+from train.record.metrics import ACCURACY
 from train.tasks.augment import augment
 from train.tasks.cnn import CNN
 from train.tasks.scores import cross_entropy
@@ -28,6 +29,7 @@ class Horses:
     The test split is evaluated after every epoch: there is nothing to choose by it.
     """
 
+    score = ACCURACY
     recipe = Recipe(decay={"adamw": 1e-4})
     keeps_rest = True
 

@@ -13,6 +13,7 @@ from train.data import Text
 from train.engine.optimizer import Recipe
 from train.engine.task import Examples, Scores, Variables
 from train.record.about import About
+from train.record.metrics import ACCURACY
 from train.tasks.decoder import Decoder, Norm
 from train.tasks.scores import cross_entropy
 
@@ -31,6 +32,7 @@ class Shakespeare:
     The scores of a passage are means over its bytes.
     """
 
+    score = ACCURACY
     recipe = Recipe(decay={"adamw": 0.1, "sgd": 1e-4}, decays=matrices, warmup=0.1)
     keeps_rest = False
 
