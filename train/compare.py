@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import tyro
 
-from train import command, config, fashion, horses, jobs, plan, shakespeare
+from train import command, config, fashion, horses, image, jobs, plan, shakespeare
 from train.config import Config
 from train.faults import Stop
 from train.record import workdir
@@ -35,10 +35,16 @@ class ShakespeareComparison(shakespeare.Training, plan.Options):
     """Compares arms on tiny Shakespeare: no GC, GC on the gradient, on the update."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageComparison(image.Training, plan.Options):
+    """Compares arms on an image's pixels: no GC, GC on the gradient, on the update."""
+
+
 COMPARISONS = {
     "horses": Comparison,
     "fashion": FashionComparison,
     "shakespeare": ShakespeareComparison,
+    "image": ImageComparison,
 }
 
 

@@ -273,4 +273,6 @@ def finish(run: Run, state: State) -> None:
         checkpoint.save_params(folder / "params", state.params)
         if state.model_state:
             checkpoint.save_params(folder / "model_state", state.model_state)
+        last = {**run.reporter.history[-1], **metrics}
+        run.task.draw(state.variables, last, folder)
     run.reporter.finish(metrics)

@@ -1,5 +1,6 @@
 """What the engine asks of a task."""
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -69,6 +70,17 @@ class Task(Protocol):
 
     def test_scores(self, variables: Variables, examples: Examples) -> Scores:
         """Returns the scores of examples of any split, without randomness."""
+
+    def draw(
+        self, variables: Variables, metrics: Mapping[str, Any], folder: pathlib.Path
+    ) -> None:
+        """Draws what a trained network makes of the data; by default nothing.
+
+        Args:
+          variables: as they are after the last step, in the host's memory.
+          metrics: the run's last ones by name, None where they were not wanted.
+          folder: the run's.
+        """
 
 
 def size(examples: Examples) -> int:

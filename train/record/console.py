@@ -56,8 +56,11 @@ def own_leaves(params: Any, path: tuple[str, ...]) -> dict[str, Any]:
 
 def columns(names: Collection[str]) -> dict[str, int]:
     """Returns the columns of the table of epochs, and their widths."""
-    names = [metric.short for metric in metrics_in(names).values()]
-    return {"epoch": 7, "time": 9} | {name: max(8, len(name) + 1) for name in names}
+    widths = {
+        metric.short: max(8, len(metric.short) + 1, metric.digits + 4)
+        for metric in metrics_in(names).values()
+    }
+    return {"epoch": 7, "time": 9} | widths
 
 
 def epoch_header(names: Collection[str]) -> str:

@@ -16,6 +16,7 @@ from train.record.statistics import (
     measured,
 )
 
+ERROR_SHOWN = 0.2  # of a range of 1, and more looks the same: pictures compare
 COLORS = {
     "none": "0.35", "gradient": "C0", "update": "C1", "placebo": "C2",
     "first": "0.7", "then-none": "0.35", "then-gc": "C0",
@@ -154,6 +155,36 @@ def plot_all(runs: Sequence[Run], folder: pathlib.Path) -> None:
         runs, "mean_drift", "drift of fan-in means", folder / "drift.png", "log"
     )
     plot_times(runs, folder / "times.png")
+
+
+def plot_reconstruction(
+    image: np.ndarray, fit: np.ndarray, title: str, path: pathlib.Path
+) -> None:
+    """Draws an image, a fit of it, and how far they are apart, side by side.
+
+    Args:
+      image: `(H, W, C)` with values in [0, 1], C 1 or 3.
+      fit: as the image; values outside the range are drawn as its ends.
+      title: over all three.
+      path: of the PNG.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    panels = figure.subplots(1, 3)
+    error = np.abs(fit - image).mean(-1)
+    for panel, name, shown in zip(
+        panels, ("Image", "Fit"), (image, np.clip(fit, 0, 1)), strict=False
+    ):
+        panel.imshow(shown, cmap="gray", vmin=0, vmax=1)
+        panel.set_title(name)
+    drawn = panels[2].imshow(error, cmap="magma", vmin=0, vmax=ERROR_SHOWN)
+    panels[2].set_title("Absolute error")
+    figure.colorbar(drawn, ax=panels[2], shrink=0.9, extend="max")
+    for panel in panels:
+        panel.set_axis_off()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=150)
 
 
 def plot_run(history: Sequence[Metrics], path: pathlib.Path) -> None:
