@@ -264,7 +264,7 @@ def test_a_run_says_what_it_learns_from(whole):
 
 def test_a_run_draws_what_it_has_learned(whole):
     with PIL.Image.open(whole / "reconstruction.png") as drawn:
-        assert (drawn.format, drawn.size) == ("PNG", (1650, 630))
+        assert (drawn.format, drawn.size) == ("PNG", (1650, 600))
 
 
 def fingerprint(folder):
@@ -306,6 +306,12 @@ def test_another_image_of_the_same_name_is_refused(whole, tmp_path, capsys):
     assert error.startswith("error: the run was on other pixels: sha256 was ")
     assert error.endswith(". Name theirs with --image.\n")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("network", "rate"), [("relu", 8e-3), ("siren", 2.5e-4)])
+def test_each_network_has_its_own_rate_unless_one_is_given(network, rate):
+    assert image.Config(network=network).learning_rate == rate
+    assert image.Config(network=network, learning_rate=0.1).learning_rate == 0.1
 
 
 def test_a_home_folder_is_expanded(file, monkeypatch):

@@ -1,6 +1,10 @@
 """Command line: fits an image by a coordinate network, with or without GC.
 
-python -m train.image --gc
+    python -m train.image --gc
+
+takes 25 seconds on two cores. At seed 0 the PSNR on the test pixels is 28.79 dB without
+`--gc` and 28.74 dB with it: one seed, which does not tell which is better.
+docs/experiment.md says how the learning rates were chosen.
 """
 
 import dataclasses
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 MODULE = "train.image"
 SIDES = (8, 4096)  # pixels
+RATES = {"relu": 8e-3, "siren": 2.5e-4}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,12 +39,16 @@ class Training(config.Training):
     optimizer: config.Optimizer = "adam"
     """Adam; SGD with momentum 0.9; RMSprop; AdamW with decay 1e-4."""
 
-    learning_rate: float = 1.6e-2
-    """Largest step size: it warms up to it, then falls on a cosine to 0."""
+    learning_rate: float | None = None
+    """Largest step size: it warms up to it, then falls on a cosine to 0.
+    By default 8e-3, with SIREN 2.5e-4."""
+
+    evaluate: bool = True
+    """Measure loss and PSNR on the validation pixels after every epoch."""
 
     image: pathlib.Path | None = None
-    """Image file in any format that Pillow reads; else a photograph that Matplotlib
-    ships. Of its middle a square is taken."""
+    """A file in any format that Pillow reads, of which the middle square is taken.
+    By default a photograph that Matplotlib ships."""
 
     size: int = 256
     """Side in pixels to which the square is resampled."""
@@ -50,10 +59,13 @@ class Training(config.Training):
     test: bool = True
     """Open the test split, once, after the last epoch."""
 
-    @property
-    def file(self) -> pathlib.Path | None:
-        """The image file, with `~` expanded."""
-        return self.image and pathlib.Path(os.path.expanduser(self.image))
+    def __post_init__(self) -> None:
+        """Expands `~` in the file's path, and takes the network's learning rate."""
+        if self.image:
+            path = pathlib.Path(os.path.expanduser(self.image))
+            object.__setattr__(self, "image", path)
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", RATES[self.network])
 
     def check(self) -> None:
         """Raises a `UsageError` that names the first option out of its range."""
@@ -62,16 +74,15 @@ class Training(config.Training):
             raise UsageError(
                 f"--size must lie in [{SIDES[0]}, {SIDES[1]}], got {self.size}."
             )
-        if self.file and not self.file.is_file():
-            raise UsageError(f"--image must be a file, got {self.file}.")
+        if self.image and not self.image.is_file():
+            raise UsageError(f"--image must be a file, got {self.image}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Training, config.Config):
     """Fits an image by a network from places to colors, with or without GC.
 
-    It is trained on half of the pixels; a quarter is held out for validation, and a
-    quarter for the test. Which ones depends on the size alone.
+    Half of its pixels are trained on; a quarter each is for validation and test.
     """
 
     prefix: ClassVar[str] = "image-"
@@ -92,7 +103,7 @@ def load_data(options: Training) -> "Picture":
     """Returns the image."""
     from train import data
 
-    return data.load_picture(options.file, options.size)
+    return data.load_picture(options.image, options.size)
 
 
 def task(options: Config, picture: "Picture") -> "Task":

@@ -170,7 +170,7 @@ def plot_reconstruction(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
     panels = figure.subplots(1, 3)
     error = np.abs(fit - image).mean(-1)
     for panel, name, shown in zip(
@@ -180,7 +180,8 @@ def plot_reconstruction(
         panel.set_title(name)
     drawn = panels[2].imshow(error, cmap="magma", vmin=0, vmax=ERROR_SHOWN)
     panels[2].set_title("Absolute error")
-    figure.colorbar(drawn, ax=panels[2], shrink=0.9, extend="max")
+    ticks = np.linspace(0, ERROR_SHOWN, 5)
+    figure.colorbar(drawn, ax=panels[2], shrink=0.8, extend="max", ticks=ticks)
     for panel in panels:
         panel.set_axis_off()
     figure.suptitle(title)
