@@ -49,6 +49,8 @@ def page(root: pathlib.Path) -> str:
         "## Every number",
         *primary_text(found),
         *races_text(races(root, rates_of(choices))),
+        "### The sweep",
+        PICTURES[1],
     ]
     for task in TASKS:
         losses = sweep.read_sweep(root, task)
