@@ -31,8 +31,7 @@ def draw(root: pathlib.Path) -> None:
     rates = page.rates_of(json.loads((root / "choice.json").read_text()))
     rows = picture.planned(primary(root), rates)
     groups = [("Planned: each arm at its own rate", rows)]
-    if (root / "control.jsonl").exists():
-        rows = picture.controlled(controls(root))
+    if rows := picture.controlled(controls(root)):
         groups.append(("Control: one rate, or calmer rates", rows))
     picture.draw(groups, "light", root / "study.png")
     picture.draw(groups, "dark", root / "study-dark.png")
