@@ -10,10 +10,13 @@ import pytest
 from optax_gc import centralize, centralize_gradients
 from train.study.limits import (
     arms,
+    curvature,
     data,
     networks,
     order,
     outcome,
+    page,
+    picture,
     problems,
     search,
     training,
@@ -221,3 +224,27 @@ def test_a_rank_correlation_of_one_order_is_one():
     found, (low, high) = outcome.rank_correlation(x, np.exp(x), draws=200)
     assert found == pytest.approx(1)
     assert (low, high) == pytest.approx((1, 1))
+
+
+def test_a_page_is_made_of_whatever_is_run(tmp_path):
+    problem, store = toy(), Store(tmp_path / "runs.jsonl")
+    plan = order.Plan([problem], budgets=(1,), references=False)
+    rng = np.random.default_rng(0)
+    for entry in order.entries(plan):
+        curves = (rng.uniform(1, 2, (10, 1)) * np.linspace(2, 1, 100)).tolist()
+        ends = {"seeds": [*range(10)], "judged": rng.uniform(1, 2, 10).tolist()}
+        store.add(entry.key("fresh", 0.1) | ends | {"curves": curves})
+        for part in (curvature.EARLY, curvature.START):
+            if entry.arm == "none":
+                store.add(entry.key(part, 0.1) | {"ratio": [2.0, 8.0]})
+    found = list(page.comparisons(store, plan))
+    assert [(one.optimizer, one.arm) for one in found] == [
+        ("adam", "gradient"), ("adam", "update"), ("adam", "shorten"),
+        ("sgd", "gradient"), ("sgd", "shorten"),
+    ]  # fmt: skip
+    text = page.page(store, plan, tmp_path)
+    assert "by Holm for 4," in text
+    assert page.times(found[0].train) in text
+    assert [point.early for point in page.prediction_points(store, found)] == [4, 4]
+    picture.draw(store, plan, tmp_path)
+    assert (tmp_path / "gain-dark.png").read_bytes().startswith(b"\x89PNG")

@@ -40,6 +40,15 @@ class Outcome:
         """The p-value of the sign-flip test, before Holm's correction."""
         return sign_flip_p(self.values)
 
+    @property
+    def t_p(self) -> float:
+        """The p-value of the paired t-test, before Holm's correction."""
+        from scipy import stats
+
+        if not np.any(self.values):
+            return 1.0
+        return float(stats.ttest_1samp(self.values, 0).pvalue)
+
     def answer(self, p: float) -> str:
         """Returns what the plan says of it; `p` is corrected."""
         low, high = self.interval
