@@ -37,7 +37,7 @@ def contents(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*-seed*/*")
-        if "open" not in str(path)
+        if not path.parent.name.startswith("open")
     }
 
 
