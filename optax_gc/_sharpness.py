@@ -62,11 +62,11 @@ class Sharpness:
         elif self.centralized <= 0:
             verdict = "no step is too long with it"
         else:
-            verdict = f"steps can be {self.ratio:.3g} times as long"
+            verdict = f"steps can be {self.ratio:.2f} times as long"
         first, second = self.products
         return (
             f"sharpness {self.plain:.3g}, with GC {self.centralized:.3g}: {verdict} "
-            f"({first} + {second} products, within {max(self.error, TOLERANCE):.0%})"
+            f"({first} + {second} products, to {max(self.error, TOLERANCE):.0%})"
         )
 
     __repr__ = __str__
@@ -108,37 +108,42 @@ class _Problem:
 def sharpness(
     loss: Callable[..., Any], params: PyTree, *args: Any, axes: AxesSpec = fan_in
 ) -> Sharpness:
-    """Returns the largest eigenvalue of the loss's Hessian, with GC and without it.
+    """Returns the largest eigenvalue of the loss's Hessian, without GC and with it.
 
-    Gradient descent is stable where its learning rate is below ``2 / max eig(H)``, with
-    the Hessian ``H`` of the loss; with momentum ``b`` where it is below ``2 (1 + b)``
-    over it. With GC it moves in the range of the projection ``P`` that centralizes, and
-    ``PHP`` on that range takes the place of ``H``. So the learning rate can be larger
-    by the ratio of the two, which by interlacing is never below 1.
+    Gradient descent is stable while its learning rate is below ``2 / max eig(H)``, with
+    the Hessian ``H`` of the loss, and with momentum ``b`` while it is below
+    ``2 (1 + b) / max eig(H)``. With GC it moves in the range of the projection ``P``
+    that centralizes, and ``PHP`` on that range takes the place of ``H``. So the ratio
+    of the two eigenvalues says how many times as large the learning rate may be. By
+    interlacing it is never below 1.
 
-    It tells of one point and one batch. Do not use it
+    The answer holds for one point and one batch. Do not use it
 
-    - for Adam and other optimizers that rescale each weight: it knows nothing of their
+    - for Adam and other optimizers that rescale each weight: it says nothing of their
       steps;
-    - at initialization alone: negative curvature can hide there what limits the
-      training soon after. Look again after a few steps;
-    - for a loss that draws random numbers of its own: dropout needs a fixed key.
+    - at initialization alone, where negative curvature can hide what limits training
+      soon after: look again after a few percent of the steps;
+    - with a loss that draws random numbers: give dropout a fixed key;
+    - where the loss is 0 up to rounding: its curvature is rounding too.
 
-    The eigenvalues are found by Lanczos's method, each to 2 %: on 22 small networks it
-    took 3 to 17 products. A product costs about three gradients. The model is traced
-    as by `jax.jit`, once for each function `loss`: calls with the same function and
-    shapes do not compile again, and what it reads besides its arguments is fixed.
-    Six arrays of the size of `params` are needed besides the gradient's memory, where
-    `params` lie and sharded as they are; the start is drawn on the host.
+    The eigenvalues are found by Lanczos's method, each to 2 %. On the small networks we
+    measured it took 5 to 22 products of the Hessian with a vector, and each product as
+    much time as two to four gradients. All of it runs where `params` are, and sharded
+    as they are; the host draws the start, a leaf at a time. The memory is that of a
+    gradient and six arrays of the size of `params`.
+
+    Like `jax.jit`, it traces `loss` once for each function and set of shapes. So pass
+    the same function again rather than a new lambda, and pass what changes between
+    calls as an argument.
 
     Args:
-      loss: A function ``loss(params, *args)`` of one real number, twice differentiable.
-        For a training loss, the mean over a batch.
-      params: Its first argument: a tree of arrays. Floating and complex leaves are
-        varied, in float32 or better; all others are held fixed. To hold more leaves
-        fixed, as under `optax.masked`, put None in their place and close over them.
-      *args: Its other arguments, such as a batch. What is no array is held fixed: it is
-        a part of the program, as flags and None are.
+      loss: A function ``loss(params, *args)`` that returns one real number and can be
+        differentiated twice, such as the mean loss of a batch.
+      params: Its first argument, a tree of arrays. Floating and complex leaves are
+        varied; products are accumulated in float32 or better. All other leaves are held
+        fixed.
+      *args: Its other arguments, such as a batch. They are held fixed, and what is no
+        array becomes part of the program: flags, None, functions.
       axes: As for `centralize_gradients`.
 
     Returns:
@@ -146,13 +151,14 @@ def sharpness(
       ``centralized``, ``ratio``, ``products`` and ``error``.
 
     Raises:
-      TypeError: If `loss` is not callable or does not return one real number, `axes`
-        are no such thing, or it is called inside ``jax.jit``.
-      ValueError: If `params` has no floating leaf; or if the loss cannot be traced or
-        differentiated twice, or is not finite, or its product is not.
+      TypeError: If `loss` is not callable or does not return one real number, if `axes`
+        is neither a policy nor a mapping, or inside ``jax.jit``.
+      ValueError: If `params` has no floating leaf, or the loss cannot be traced or
+        differentiated twice, or it or its Hessian is not finite; and as
+        `centralize_gradients` does at init.
 
     Warns:
-      UserWarning: If no leaf is centralized, which makes the ratio 1, or a pattern
+      UserWarning: If no leaf is centralized, which makes the ratio 1, or if a pattern
         decides on none.
 
     Example:
@@ -163,12 +169,11 @@ def sharpness(
       >>> x = jnp.array([[3.0, 1.0], [1.0, 3.0]])  # (samples, features), of mean 2
       >>> params = {"kernel": jnp.zeros((2, 1))}
       >>> sharpness(loss, params, x, jnp.ones((2, 1)))
-      sharpness 8, with GC 2: steps can be 4 times as long (2 + 1 products, within 2%)
+      sharpness 8, with GC 2: steps can be 4.00 times as long (2 + 1 products, to 2%)
 
     References:
-      LeCun, Kanter and Solla, `Second Order Properties of Error Surfaces
-      <https://papers.nips.cc/paper/1990/hash/758874998f5bd0c393da094e1967a72b-Abstract.html>`_,
-      1990
+      LeCun, Kanter and Solla, Second Order Properties of Error Surfaces: Learning Time
+      and Generalization, Advances in Neural Information Processing Systems 3, 1990
 
       Cohen et al., `Gradient Descent on Neural Networks Typically Occurs at the Edge of
       Stability <https://arxiv.org/abs/2103.00065>`_, 2021
@@ -275,8 +280,9 @@ def _start(varied: _Leaves) -> dict[int, Any]:
 
     def draw(leaf: Any) -> Any:
         dtype = np.dtype(np.float32) if leaf.dtype.itemsize < 4 else leaf.dtype
-        noise = rng.standard_normal((2, *leaf.shape), np.float32)
-        x = noise[0] + 1j * noise[1] if dtype.kind == "c" else noise[0]
+        x: Any = rng.standard_normal(leaf.shape, np.float32)
+        if dtype.kind == "c":
+            x = x + 1j * rng.standard_normal(leaf.shape, np.float32)
         spread = isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
         return jax.device_put(x.astype(dtype), leaf.sharding if spread else None)
 
@@ -287,6 +293,21 @@ def _largest(
     multiply: Callable[..., Any], start: _Leaves, projected: bool, scale: float
 ) -> _Eigenvalue:
     """Returns the largest eigenvalue by Lanczos's three-term recurrence.
+
+    It keeps two vectors and orthogonalizes no further: what that leads to are copies of
+    eigenvalues that have converged, which do not harm the largest one (Paige, 1980).
+
+    The residual is looked at three times because it can be small at the second
+    eigenvalue while the first is still to appear. On seven networks (perceptrons, an
+    autoencoder, a decoder, coordinate networks; at the start and after 150 steps; H and
+    PHP; five starts each) it took 10.7 products in the mean and 22 at most, and was off
+    by 0.8 % at most. After the first look, with 8.5 products, it was off by 19 % once.
+
+    `scipy.sparse.linalg.eigsh` takes as many products, 9 to 19 with 8 to 12 vectors,
+    but keeps these on the host, where all shards have to go for each product. It took
+    1.7 times the CPU time for 10 million parameters. It also returns no bound, refuses
+    H = 0 and a single parameter, and where PHP is negative on its range it returns the
+    0 of the removed means.
 
     Args:
       multiply: A jitted step of the recurrence.

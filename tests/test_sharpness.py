@@ -259,7 +259,7 @@ class Normalized(nn.Module):
 def test_where_every_kernel_follows_a_layer_norm_the_ratio_is_1():
     x = jnp.asarray(np.random.default_rng(0).normal(3, 1, (16, 6)), jnp.float32)
     model = Normalized()
-    params = model.init(jax.random.key(1), x)["params"]
+    params = jax.jit(model.init)(jax.random.key(1), x)["params"]
 
     def loss(params, x):
         logits = model.apply({"params": params}, x)
@@ -299,6 +299,13 @@ def test_what_is_no_floating_array_is_held_fixed():
     )
     assert got.plain == pytest.approx(whole.plain, rel=0.01)
     assert got.centralized == pytest.approx(whole.centralized, rel=0.01)
+
+
+def test_numpy_parameters_are_taken():
+    params, batch = network_params(0.5), network_batch()
+    arrays = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    got = sharpness(network, arrays, *batch)
+    assert got == sharpness(network, params, *batch)
 
 
 def test_a_leaf_that_is_masked_away_is_not_varied():
@@ -344,7 +351,7 @@ def test_it_warns_as_the_transform_does_and_the_ratio_is_1():
 
 @functools.cache
 def pictures():
-    return removed.draw(16)
+    return removed.draw(8)
 
 
 def text_case():
@@ -361,11 +368,14 @@ def image_case():
 def pixel_case():
     images, labels = pictures()
     layers = [nn.Dense(64), nn.relu, nn.Dense(32), nn.relu, nn.Dense(2)]
-    return nn.Sequential(layers), images[:, ::5, ::5].reshape(16, -1), labels
+    return nn.Sequential(layers), images[:, ::5, ::5].reshape(8, -1), labels
 
 
 @pytest.mark.parametrize("case", [pixel_case, image_case, text_case])
-def test_real_networks_take_25_products_at_most_for_2_percent(case):
+def test_real_networks_take_25_products_at_most_for_2_percent(case, monkeypatch):
+    monkeypatch.setattr(
+        removed, "BLOCKS", 1
+    )  # of the decoder: it compiles in less time
     model, inputs, labels = case()
 
     def loss(params, inputs, labels):
@@ -414,7 +424,7 @@ def test_the_same_call_gives_the_same_numbers():
 
 
 def test_it_does_not_stop_at_the_second_eigenvalue():
-    """Of 400 rotations of a spectrum that deceives a single look at the residual."""
+    """Of 100 rotations of a spectrum that deceives a single look at the residual."""
     values = jnp.asarray([1, 0.9, 0.2, *np.linspace(0, 0.02, 397)], jnp.float32)
     params = {"kernel": jnp.zeros((400, 1))}
 
@@ -422,10 +432,10 @@ def test_it_does_not_stop_at_the_second_eigenvalue():
         return jnp.sum(values[order] * params["kernel"][:, 0] ** 2) / 2
 
     wrong = 0
-    for shift in range(400):
+    for shift in range(0, 400, 4):
         order = (jnp.arange(400) + shift) % 400
         wrong += sharpness(loss, params, order, axes={"*": 0}).plain < 0.98
-    assert wrong <= 4
+    assert wrong <= 1
 
 
 def test_it_stops_at_a_hundred_products_and_tells_the_bound():
@@ -438,7 +448,7 @@ def test_it_stops_at_a_hundred_products_and_tells_the_bound():
     assert got.products == (100, 100)
     assert got.error > 0.02
     assert 1 - got.plain / 0.005 < got.error
-    assert f"within {got.error:.0%})" in str(got)
+    assert f"to {got.error:.0%})" in str(got)
 
 
 # What it says
@@ -451,8 +461,8 @@ def test_it_prints_one_calm_line():
         str(got)
         == repr(got)
         == (
-            "sharpness 8, with GC 2: steps can be 4 times as long "
-            f"({first} + {second} products, within 2%)"
+            "sharpness 8, with GC 2: steps can be 4.00 times as long "
+            f"({first} + {second} products, to 2%)"
         )
     )
 
