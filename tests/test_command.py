@@ -12,7 +12,9 @@ from train.record import environment
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("command", ["horses", "fashion", "shakespeare", "compare"])
+@pytest.mark.parametrize(
+    "command", ["horses", "fashion", "shakespeare", "image", "compare"]
+)
 def test_help_into_a_pipe_that_is_read_no_further_ends_quietly(command):
     read, write = os.pipe()
     os.close(read)

@@ -108,7 +108,12 @@ def test_a_comparison_that_makes_no_sense_is_one_line(args, message, capsys, tmp
 
 @pytest.mark.parametrize(
     ("task", "optimizer"),
-    [("horses", "rmsprop"), ("fashion", "sgd"), ("shakespeare", "adamw")],
+    [
+        ("horses", "rmsprop"),
+        ("fashion", "sgd"),
+        ("shakespeare", "adamw"),
+        ("image", "adam"),
+    ],
 )
 def test_each_task_has_its_own_defaults(task, optimizer):
     cls = compare.options_of([f"--task={task}"])

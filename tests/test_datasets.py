@@ -86,7 +86,7 @@ def test_softmax_totals_are_by_hand():
     scores = cross_entropy(jnp.array(logits, jnp.float32), jnp.array(labels, jnp.int32))
     totals = weighted_totals(scores, jnp.array(weights, jnp.float32))
     np.testing.assert_allclose(totals.loss, losses[:2].sum(), rtol=1e-6)
-    assert float(totals.correct) == 1.0
+    assert float(totals.score) == 1.0
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])

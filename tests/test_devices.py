@@ -36,6 +36,13 @@ resnet.FEATURES = (8,)
 task = fashion.Fashion(dataset((8, 8, 1), 4))
 config = Config(batch_size=5, epochs=1, optimizer="sgd", learning_rate=0.01)
 """
+IMAGE = """
+from train.image import Config
+from train.tasks.image import ImageFit
+pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+task = ImageFit(data.Picture("random", "as asked", pixels))
+config = Config(batch_size=11, epochs=1, learning_rate=1e-3)
+"""
 RUN = """
 import json, jax, numpy as np, rich.console
 from train import data
@@ -73,9 +80,9 @@ def results(task, devices):
     ("task", "devices", "alone"),
     [
         (HORSES, 3, HORSES), (HORSES, 8, HORSES), (ON_DEVICES, 3, HORSES),
-        (FASHION, 2, FASHION), (FASHION, 8, FASHION),
+        (FASHION, 2, FASHION), (FASHION, 8, FASHION), (IMAGE, 2, IMAGE),
     ],
-    ids=["horses-3", "horses-8", "on-devices-3", "fashion-2", "fashion-8"],
+    ids=["horses-3", "horses-8", "on-devices-3", "fashion-2", "fashion-8", "image-2"],
 )  # fmt: skip
 def test_several_devices_train_as_one_does(task, devices, alone):
     ours, theirs = results(task, devices), results(alone, 1)

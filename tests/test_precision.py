@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train import data, fashion, horses, shakespeare
+from train import data, fashion, horses, image, shakespeare
 from train.engine import arms, batches, feed
 from train.engine.axes import fan_in_axes
 from train.engine.optimizer import optimizer
 from train.engine.state import init_state
 from train.engine.step import train_step
-from train.tasks import cnn, decoder, resnet
+from train.tasks import cnn, coordinates, decoder, resnet
 from train.tasks import fashion as fashion_task
 
 MESH = batches.all_devices()
@@ -29,10 +29,13 @@ def images(shape, classes):
 
 
 TEXT = data.Text("random", *[RNG.integers(97, 123, 16 * 64 + 1).astype(np.uint8)] * 3)
+PICTURE = data.Picture("random", "as asked", RNG.integers(0, 256, (8, 8, 3), np.uint8))
 TASKS = {
     "horses": (horses, images((94, 94, 3), 2), {"augment": False}),
     "fashion": (fashion, images((8, 8, 1), 4), {"augment": False}),
     "shakespeare": (shakespeare, TEXT, {}),
+    "image": (image, PICTURE, {}),
+    "image-siren": (image, PICTURE, {"network": "siren"}),
 }
 
 
@@ -66,6 +69,7 @@ def test_losses_agree_and_parameters_stay_float32(name, monkeypatch):
     for room, name_, value in (
         (fashion_task, "VALIDATION", 4), (cnn, "CONV_FEATURES", (8,) * 5),
         (cnn, "DENSE_FEATURES", 16), (resnet, "FEATURES", (8,)), (decoder, "LAYERS", 1),
+        (coordinates, "WIDTH", 16),
     ):  # fmt: skip
         monkeypatch.setattr(room, name_, value)
     with jax.numpy_dtype_promotion("standard"):  # Optax's schedules promote

@@ -237,6 +237,12 @@ def test_a_checkpoint_from_before_there_was_model_state_is_restored(
     np.testing.assert_array_equal(restored.params["kernel"], params["kernel"])
 
 
+def test_the_right_answers_of_an_old_checkpoint_are_the_sum_of_its_score():
+    record = {"epoch": 2, "steps": 3, "images": 6, "loss": 4.0, "correct": 5.0}
+    expected = checkpoint.Progress(epoch=2, steps=3, images=6, loss=4.0, score=5.0)
+    assert checkpoint.progress_of(record) == expected
+
+
 def test_a_workdir_of_nothing_starts_anew(small_data_dir, whole, resume, tmp_path):
     resume(small_data_dir, tmp_path / "new")
     assert outcome(tmp_path / "new") == outcome(whole)

@@ -87,7 +87,7 @@ def test_a_passages_scores_are_the_means_over_its_bytes():
     chance = np.take_along_axis(chances, text[:, 1:, None], -1)
     np.testing.assert_allclose(scores.loss, -np.log(chance).mean((1, 2)), rtol=1e-5)
     right = (logits.argmax(-1) == text[:, 1:]).mean(1)
-    np.testing.assert_allclose(scores.accuracy, right, atol=1e-6)
+    np.testing.assert_allclose(scores.score, right, atol=1e-6)
 
 
 def test_kernels_and_tables_decay_and_nothing_else():

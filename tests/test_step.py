@@ -147,7 +147,7 @@ def test_a_partial_batch_is_weighted_by_its_images(count, per_turn):
     )
     losses, correct, gradient = by_hand(np.array(indices))
     np.testing.assert_allclose(totals.loss, losses.sum(), rtol=1e-5)
-    assert float(totals.correct) == correct.sum()
+    assert float(totals.score) == correct.sum()
     for name, expected in gradient.items():
         np.testing.assert_allclose(
             before.params[name] - state.params[name], expected, rtol=1e-4, atol=1e-6
@@ -161,7 +161,7 @@ def test_evaluation_counts_each_image_once(per_turn):
     totals = evaluate(fresh(Linear()), *batch, task=made, mesh=MESH, per_turn=per_turn)
     losses, correct, _ = by_hand(np.arange(7))
     np.testing.assert_allclose(totals.loss, losses.sum(), rtol=1e-5)
-    assert float(totals.correct) == correct.sum()
+    assert float(totals.score) == correct.sum()
 
 
 def test_the_step_does_not_depend_on_the_images_taken_at_a_time():

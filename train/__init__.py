@@ -1,4 +1,4 @@
-"""The experiment: Gradient Centralization on three tasks, with Flax Linen."""
+"""The experiment: Gradient Centralization on four tasks, with Flax Linen."""
 
 import importlib.util
 import sys

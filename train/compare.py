@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import tyro
 
-from train import command, config, fashion, horses, jobs, plan, shakespeare
+from train import command, config, fashion, horses, image, jobs, plan, shakespeare
 from train.config import Config
 from train.faults import Stop
 from train.record import workdir
@@ -35,10 +35,16 @@ class ShakespeareComparison(shakespeare.Training, plan.Options):
     """Compares arms on tiny Shakespeare: no GC, GC on the gradient, on the update."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageComparison(image.Training, plan.Options):
+    """Compares arms on an image's pixels: no GC, GC on the gradient, on the update."""
+
+
 COMPARISONS = {
     "horses": Comparison,
     "fashion": FashionComparison,
     "shakespeare": ShakespeareComparison,
+    "image": ImageComparison,
 }
 
 
@@ -98,6 +104,7 @@ def epochs_left(run: Config) -> int:
 def show(options: plan.Options) -> None:
     """Prints the tables and draws the pictures of the finished runs."""
     from train.record import pictures, statistics
+    from train.record.metrics import sentence
 
     runs = statistics.read_runs(options.out)
     if not runs:
@@ -107,8 +114,8 @@ def show(options: plan.Options) -> None:
     at = ""
     if len(plan.rates(options)) > 1:
         metric = statistics.chosen_by(runs)
-        name = statistics.METRICS[metric]
-        tables[f"{name.capitalize()} at each learning rate"] = statistics.rates_table(
+        name = statistics.measured(runs)[metric].long
+        tables[f"{sentence(name)} at each learning rate"] = statistics.rates_table(
             runs, metric
         )
         pictures.plot_rates(runs, metric, options.out / "rates.png")

@@ -58,11 +58,16 @@ def keep_freed_memory() -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
-    """How a run trains, whatever its arm and its seed; a task sets the defaults."""
+class DataDir:
+    """Where the data of a task are that TensorFlow Datasets prepares."""
 
     data_dir: pathlib.Path = dataclasses.field(default_factory=default_data_dir)
     """Folder of TensorFlow Datasets, where data are looked for and prepared."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a run trains, whatever its arm and its seed; a task sets the defaults."""
 
     epochs: int
     """Passes over the training data."""
@@ -172,7 +177,7 @@ class Config(Training):
 
 NOT_RESULTS = frozenset(
     {
-        *("data_dir", "debug", "workdir", "resume", "feed", "tensorboard"),
+        *("data_dir", "image", "debug", "workdir", "resume", "feed", "tensorboard"),
         *("distributed", "coordinator", "num_processes", "process_id"),
     }
 )  # options that a resumed run may have different

@@ -18,7 +18,7 @@ MODULE = "train.fashion"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training(config.Training):
+class Training(config.Training, config.DataDir):
     """How a run trains; the setting is the paper's, the size one for a few cores."""
 
     epochs: int = 5

@@ -24,7 +24,7 @@ ENLARGE = (94, 96)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training(config.Training):
+class Training(config.Training, config.DataDir):
     """How a run trains; the defaults are those of the published Keras example."""
 
     dataset: str = "auto"

@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, Literal
 
-from train import fashion, horses, shakespeare
+from train import fashion, horses, image, shakespeare
 from train.config import Config
 from train.faults import UsageError
 
-TASKS = {"horses": horses, "fashion": fashion, "shakespeare": shakespeare}
+TASKS = {
+    "horses": horses,
+    "fashion": fashion,
+    "shakespeare": shakespeare,
+    "image": image,
+}
 ARMS: dict[str, dict[str, Any]] = {
     "none": {"gc": False},
     "gradient": {"gc": True},
@@ -23,7 +28,7 @@ ARMS: dict[str, dict[str, Any]] = {
 class Options:
     """What a comparison has beside how its runs train."""
 
-    task: Literal["horses", "fashion", "shakespeare"] = "horses"
+    task: Literal["horses", "fashion", "shakespeare", "image"] = "horses"
     """What is trained. Its own options and defaults are listed with it and --help."""
 
     protocol: Literal["paired", "published"] = "paired"

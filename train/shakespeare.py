@@ -18,7 +18,7 @@ MODULE = "train.shakespeare"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training(config.Training):
+class Training(config.Training, config.DataDir):
     """How a run trains."""
 
     epochs: int = 4

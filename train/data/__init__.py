@@ -1,15 +1,18 @@
-"""Data sets of TensorFlow Datasets, and one that we draw, without TensorFlow."""
+"""Data sets of TensorFlow Datasets, without TensorFlow; one that we draw; an image."""
 
 from train.data.catalog import load, load_text, prepared
+from train.data.picture import load_picture
 from train.data.read import read_all
-from train.data.sets import DataError, Dataset, Split, Text
+from train.data.sets import DataError, Dataset, Picture, Split, Text
 
 __all__ = [
     "DataError",
     "Dataset",
+    "Picture",
     "Split",
     "Text",
     "load",
+    "load_picture",
     "load_text",
     "prepared",
     "read_all",

@@ -1,4 +1,4 @@
-"""What the data room hands out: labelled images or text, in memory; or an error."""
+"""What the data room hands out: images or text, in memory; or an error."""
 
 import dataclasses
 
@@ -35,6 +35,18 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, ...]:
         return self.train.images.shape[1:]
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A square image in memory: its file's name, why it was chosen, and its pixels.
+
+    The pixels are `(side, side, C)` in uint8: gray, or red, green and blue.
+    """
+
+    name: str
+    reason: str
+    pixels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)

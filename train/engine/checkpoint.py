@@ -28,16 +28,15 @@ class Progress:
     """How far a run is: in which epoch, and the sums over its steps so far.
 
     `epoch` counts from 1, `steps` and `images` are those of the epoch that are done (an
-    image is any example). `loss` and `correct` are sums over images, `removed` a sum
-    over steps for each leaf that is centralized, by path. `seconds` is the time they
-    took.
+    image is any example). `loss` and `score` are sums over images, `removed` a sum over
+    steps for each leaf that is centralized, by path. `seconds` is the time they took.
     """
 
     epoch: int = 1
     steps: int = 0
     images: int = 0
     loss: float = 0.0
-    correct: float = 0.0
+    score: float = 0.0
     seconds: float = 0.0
     removed: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -111,7 +110,7 @@ class Checkpoints:
         state = like.replace(**items.state)
         if digest(state) != items.record["sha256"]:
             raise ValueError("its arrays differ from those that were saved")
-        return state, Progress(**items.record["progress"])
+        return state, progress_of(items.record["progress"])
 
     def _manager(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
@@ -124,6 +123,16 @@ class Checkpoints:
             ),
         )
         return ocp.CheckpointManager(self.folder, options=options)
+
+
+def progress_of(record: dict[str, Any]) -> Progress:
+    """Returns the progress that a checkpoint has on record.
+
+    One from before there were other scores than accuracy has the number of right
+    answers as "correct".
+    """
+    names = {"correct": "score"}
+    return Progress(**{names.get(name, name): value for name, value in record.items()})
 
 
 def layout(state: State) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def advanced(
     Raises:
       Diverged: if its loss is not finite.
     """
-    loss, correct = totals
+    loss, score = totals
     step = progress.steps + 1
     if not math.isfinite(loss):
         raise Diverged(
@@ -85,7 +85,7 @@ def advanced(
         steps=step,
         images=progress.images + count,
         loss=progress.loss + loss,
-        correct=progress.correct + correct,
+        score=progress.score + score,
         seconds=seconds,
         removed={
             path: progress.removed.get(path, 0.0) + share

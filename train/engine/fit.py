@@ -146,8 +146,9 @@ def train(run: Run, state: State, progress: Progress) -> State:
     program = compile_program(
         run.config, run.task, run.tx, shares, state, feed, batch, run.mesh
     )
-    held_out = HeldOut(split, batch, size(examples), program.evaluate)
-    run.reporter.compiled(program.compile_seconds, split)
+    held_out = HeldOut(split, batch, size(examples), program.evaluate, run.task.score)
+    names = [name for part in ("train", split) for name in run.task.score.names(part)]
+    run.reporter.compiled(program.compile_seconds, names)
     with run.stop.deferred():
         while progress.epoch <= run.config.epochs:
             state, progress = one_epoch(run, program, feed, state, held_out, progress)
@@ -217,17 +218,17 @@ def report_step(
     removed: dict[str, float],
 ) -> None:
     """Reports a step, and evaluates the state if it is time to, within an epoch."""
-    train_means = means(progress)
-    run.reporter.step(progress.epoch, progress.steps, *train_means.values(), removed)
+    metrics = train_metrics(run, progress)
+    run.reporter.step(progress.epoch, progress.steps, metrics, removed)
     step = (progress.epoch - 1) * run.steps + progress.steps
     if progress.steps < run.steps and is_due(run, step):
-        metrics = train_means | held_out.evaluate(state)
+        metrics |= held_out.evaluate(state)
         run.reporter.evaluation(step, progress.seconds, metrics, within_epoch=True)
 
 
 def report_epoch(run: Run, held_out: HeldOut, state: State, progress: Progress) -> None:
     """Evaluates the state and reports the epoch that it has finished."""
-    metrics = means(progress) | held_out.evaluate(state)
+    metrics = train_metrics(run, progress) | held_out.evaluate(state)
     step = progress.epoch * run.steps
     if is_due(run, step):
         run.reporter.evaluation(step, progress.seconds, metrics, within_epoch=False)
@@ -243,12 +244,10 @@ def report_epoch(run: Run, held_out: HeldOut, state: State, progress: Progress) 
     run.reporter.epoch(head | metrics, diagnostics)
 
 
-def means(progress: Progress) -> dict[str, float]:
+def train_metrics(run: Run, progress: Progress) -> dict[str, float]:
     """Returns the training metrics of the epoch so far."""
-    return {
-        "train_loss": progress.loss / progress.images,
-        "train_accuracy": progress.correct / progress.images,
-    }
+    means = (total / progress.images for total in (progress.loss, progress.score))
+    return run.task.score.figures("train", *means)
 
 
 def save(run: Run, state: State, progress: Progress) -> None:
@@ -274,4 +273,6 @@ def finish(run: Run, state: State) -> None:
         checkpoint.save_params(folder / "params", state.params)
         if state.model_state:
             checkpoint.save_params(folder / "model_state", state.model_state)
+        last = {**run.reporter.history[-1], **metrics}
+        run.task.draw(state.variables, last, folder)
     run.reporter.finish(metrics)

@@ -17,15 +17,15 @@ from train.engine.task import Scores, Task, take
 
 
 class Totals(NamedTuple):
-    """Sums over examples: their losses, and how many were told right (float32)."""
+    """Sums of the `Scores` over examples (float32)."""
 
     loss: Array
-    correct: Array
+    score: Array
 
 
 def weighted_totals(scores: Scores, weights: Array) -> Totals:
     """Returns the sums of the scores, each example with its weight `(B,)`."""
-    return Totals(jnp.sum(weights * scores.loss), jnp.sum(weights * scores.accuracy))
+    return Totals(jnp.sum(weights * scores.loss), jnp.sum(weights * scores.score))
 
 
 def sum_over_turns(

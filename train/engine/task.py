@@ -1,5 +1,6 @@
 """What the engine asks of a task."""
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -9,16 +10,22 @@ from jax import Array
 
 from train.engine.optimizer import Recipe
 from train.record.about import About
+from train.record.metrics import Score
 
 Examples = tuple[Any, ...]  # arrays that share their first axis, one row an example
 Variables = Mapping[str, Any]  # "params", and what else a Flax module keeps
 
 
 class Scores(NamedTuple):
-    """How well examples were told: their losses and shares of right answers, `(B,)`."""
+    """How well examples were told, `(B,)` each.
+
+    Attributes:
+      loss: what is trained on.
+      score: what the task's second score is the mean of, or a figure of the mean.
+    """
 
     loss: Array
-    accuracy: Array
+    score: Array
 
 
 class Task(Protocol):
@@ -26,6 +33,7 @@ class Task(Protocol):
 
     Attributes:
       about: what is told of the data.
+      score: what it is judged by beside its loss.
       splits: the examples by split, in the host's memory: "train"; "validation", if
         there is one, to be evaluated as training goes on; and "test", which is opened
         after the last epoch, or takes the place of a validation split.
@@ -36,6 +44,7 @@ class Task(Protocol):
     """
 
     about: About
+    score: Score
     splits: Mapping[str, Examples]
     recipe: Recipe
     keeps_rest: bool
@@ -61,6 +70,17 @@ class Task(Protocol):
 
     def test_scores(self, variables: Variables, examples: Examples) -> Scores:
         """Returns the scores of examples of any split, without randomness."""
+
+    def draw(
+        self, variables: Variables, metrics: Mapping[str, Any], folder: pathlib.Path
+    ) -> None:
+        """Draws what a trained network makes of the data; by default nothing.
+
+        Args:
+          variables: as they are after the last step, in the host's memory.
+          metrics: the run's last ones by name, None where they were not wanted.
+          folder: the run's.
+        """
 
 
 def size(examples: Examples) -> int:

@@ -1,6 +1,6 @@
 """What a run shows in a terminal: its layers, its epochs, its progress."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -8,16 +8,9 @@ import rich.console
 import rich.table
 from flax import linen as nn
 
-Metrics = Mapping[str, Any]  # one line of metrics.jsonl
+from train.record.metrics import metrics_in
 
-NAMES = {
-    "train_loss": "loss",
-    "train_accuracy": "accuracy",
-    "validation_loss": "validation loss",
-    "validation_accuracy": "validation accuracy",
-    "test_loss": "test loss",
-    "test_accuracy": "test accuracy",
-}
+Metrics = Mapping[str, Any]  # one line of metrics.jsonl
 
 
 def layer_table(
@@ -61,23 +54,26 @@ def own_leaves(params: Any, path: tuple[str, ...]) -> dict[str, Any]:
     return {k: leaf for k, leaf in params.items() if not isinstance(leaf, Mapping)}
 
 
-def columns(keys: Iterable[str]) -> dict[str, int]:
+def columns(names: Collection[str]) -> dict[str, int]:
     """Returns the columns of the table of epochs, and their widths."""
-    names = [name for key, name in NAMES.items() if key in keys]
-    return {"epoch": 7, "time": 9} | {name: max(8, len(name) + 1) for name in names}
+    widths = {
+        metric.short: max(8, len(metric.short) + 1, metric.digits + 4)
+        for metric in metrics_in(names).values()
+    }
+    return {"epoch": 7, "time": 9} | widths
 
 
-def epoch_header(split: str) -> str:
-    """Returns the head of the table of epochs, with metrics of a held-out split."""
-    keys = ("train_loss", "train_accuracy", f"{split}_loss", f"{split}_accuracy")
-    return " ".join(name.rjust(width) for name, width in columns(keys).items())
+def epoch_header(names: Collection[str]) -> str:
+    """Returns the head of the table of epochs, whose lines have these metrics."""
+    return " ".join(name.rjust(width) for name, width in columns(names).items())
 
 
 def epoch_line(label: str, seconds: float, metrics: Metrics) -> str:
     """Returns a row of the table of epochs; a dash stands for no evaluation."""
     cells = [label, f"{seconds:.2f} s"]
-    values = [metrics[key] for key in NAMES if key in metrics]
-    cells += ["-" if value is None else f"{value:.4f}" for value in values]
+    for name, metric in metrics_in(metrics).items():
+        value = metrics[name]
+        cells.append("-" if value is None else metric.number(value))
     widths = columns(metrics).values()
     return " ".join(
         cell.rjust(width) for cell, width in zip(cells, widths, strict=True)

@@ -18,6 +18,7 @@ from train.record.statistics import (
     differences_table,
     final,
     gathered_runs,
+    headings,
     markdown_table,
     measured,
     raw_table,
@@ -108,7 +109,10 @@ def search_text(root: pathlib.Path) -> str:
     rows = [
         [
             f"{run.config['config']['learning_rate']:g}",
-            *(f"{run.summary[metric]:.4f}" for metric in measured(runs)),
+            *(
+                metric.number(run.summary[name])
+                for name, metric in measured(runs).items()
+            ),
         ]
         for run in runs
     ]
@@ -117,7 +121,7 @@ def search_text(root: pathlib.Path) -> str:
             "## The learning rate of SGD",
             f"```sh\n{SEARCH_COMMAND}\n```",
             "`none` at seed 100; the lowest training loss decides:",
-            markdown_table(["learning rate", *measured(runs).values()], rows),
+            markdown_table(["learning rate", *headings(runs)], rows),
         ]
     )
 

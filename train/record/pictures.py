@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from train.record.console import Metrics
+from train.record.metrics import LONG, metrics_in, sentence
 from train.record.statistics import (
-    METRICS,
     Run,
     by_arm,
     by_rate,
@@ -16,7 +16,7 @@ from train.record.statistics import (
     measured,
 )
 
-SPLITS = {"train": "training", "validation": "validation", "test": "held-out"}
+ERROR_SHOWN = 0.2  # of a range of 1, and more looks the same: pictures compare
 COLORS = {
     "none": "0.35", "gradient": "C0", "update": "C1", "placebo": "C2",
     "first": "0.7", "then-none": "0.35", "then-gc": "C0",
@@ -60,9 +60,9 @@ def plot_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
     columns = len(metrics) // 2  # training, and held-out where it was measured
     figure = Figure(figsize=(5 * columns, 6.4), layout="constrained")
     panels = figure.subplots(2, columns, squeeze=False).T.flat
-    for panel, (metric, name) in zip(panels, metrics.items(), strict=True):
+    for panel, (name, metric) in zip(panels, metrics.items(), strict=True):
         for arm, members in by_arm(runs).items():
-            values = series(members, metric)
+            values = series(members, name)
             epochs, mean = 1 + np.arange(values.shape[1]), values.mean(0)
             deviation = values.std(0, ddof=1) if len(values) > 1 else 0 * mean
             label = f"{arm} (n = {len(members)})"
@@ -71,7 +71,7 @@ def plot_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
                 epochs, mean - deviation, mean + deviation,
                 color=color(arm), alpha=0.18, linewidth=0,
             )  # fmt: skip
-        panel.set_title(name.capitalize())
+        panel.set_title(sentence(metric.long))
     tidy(figure.axes)
     figure.axes[0].legend(frameon=False)
     figure.savefig(path, dpi=130)
@@ -91,7 +91,7 @@ def plot_rates(runs: Sequence[Run], metric: str, path: pathlib.Path) -> None:
         panel.plot(every, final(members, metric), ".", color=color(arm), alpha=0.5)
     panel.set_xscale("log")
     panel.set_xlabel("learning rate")
-    panel.set_ylabel(METRICS[metric])
+    panel.set_ylabel(measured(runs)[metric].long)
     panel.legend(frameon=False)
     panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
@@ -162,19 +162,52 @@ def plot_training(runs: Sequence[Run], folder: pathlib.Path) -> None:
     )
 
 
+def plot_reconstruction(
+    image: np.ndarray, fit: np.ndarray, title: str, path: pathlib.Path
+) -> None:
+    """Draws an image, a fit of it, and how far they are apart, side by side.
+
+    Args:
+      image: `(H, W, C)` with values in [0, 1], C 1 or 3.
+      fit: as the image; values outside the range are drawn as its ends.
+      title: over all three.
+      path: of the PNG.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    panels = figure.subplots(1, 3)
+    error = np.abs(fit - image).mean(-1)
+    for panel, name, shown in zip(
+        panels, ("Image", "Fit"), (image, np.clip(fit, 0, 1)), strict=False
+    ):
+        panel.imshow(shown, cmap="gray", vmin=0, vmax=1)
+        panel.set_title(name)
+    drawn = panels[2].imshow(error, cmap="magma", vmin=0, vmax=ERROR_SHOWN)
+    panels[2].set_title("Absolute error")
+    figure.colorbar(drawn, ax=panels[2], shrink=0.9, extend="max")
+    for panel in panels:
+        panel.set_axis_off()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=150)
+
+
 def plot_run(history: Sequence[Metrics], path: pathlib.Path) -> None:
-    """Draws loss, accuracy and time per epoch into a PNG."""
+    """Draws loss, score and time per epoch into a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
     epochs = [epoch["epoch"] for epoch in history]
-    for panel, metric in zip(panels, ("loss", "accuracy"), strict=False):
-        for split, label in SPLITS.items():
-            values = [epoch.get(f"{split}_{metric}") for epoch in history]
-            if None not in values:
+    metrics = metrics_in(history[0])
+    kinds = dict.fromkeys(metric.kind for metric in metrics.values())
+    for panel, kind in zip(panels, kinds, strict=False):
+        for name, metric in metrics.items():
+            values = [epoch[name] for epoch in history]
+            if metric.kind == kind and None not in values:
+                label = LONG[metric.split]
                 panel.plot(epochs, values, marker="o", markersize=3.5, label=label)
-        panel.set_title(metric.capitalize())
+        panel.set_title(sentence(kind))
         panel.legend(frameon=False)
     panels[2].bar(epochs, [epoch["epoch_seconds"] for epoch in history], color="0.6")
     panels[2].set_title("Training time, seconds")

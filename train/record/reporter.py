@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -15,13 +15,13 @@ from train.config import Config
 from train.record import pictures, workdir
 from train.record.about import About
 from train.record.console import (
-    NAMES,
     Metrics,
     epoch_header,
     epoch_line,
     layer_table,
 )
 from train.record.environment import environment, unused_card
+from train.record.metrics import metrics_in, sentence
 from train.record.shares import Shares
 
 
@@ -150,12 +150,12 @@ class Reporter:
             kept = [line for line in lines if line["step"] <= steps_done]
             workdir.write_lines(path, kept)
 
-    def compiled(self, seconds: float, split: str) -> None:
-        """Shows the compilation time; opens the table of epochs, with this split's."""
+    def compiled(self, seconds: float, names: Collection[str]) -> None:
+        """Shows the compilation time; opens the table of epochs, with these metrics."""
         self.compile_seconds = seconds
         device = jax.devices()[0].device_kind
         self.say(f"\nCompiled in {seconds:.1f} s for {device}\n")
-        self.say(epoch_header(split))
+        self.say(epoch_header(names))
         for metrics in self.history:
             self.show_epoch(metrics)
         self.progress.start()
@@ -170,8 +170,7 @@ class Reporter:
         self,
         epoch: int,
         step: int,
-        loss: float,
-        accuracy: float,
+        metrics: Metrics,
         removed: Mapping[str, float],
     ) -> None:
         """Moves the progress bar.
@@ -179,16 +178,19 @@ class Reporter:
         Args:
           epoch: the epoch, from 1.
           step: number of its steps that are done.
-          loss: of the epoch so far.
-          accuracy: of the epoch so far.
+          metrics: the training metrics of the epoch so far.
           removed: the share that the step's gradient of each kernel lost, by path.
         """
         self.shares.append(removed)
+        figures = " ".join(
+            f"{metric.spoken} {metric.figure(metrics[name])}"
+            for name, metric in metrics_in(metrics).items()
+        )
         self.progress.update(
             self.task,
             completed=(epoch - 1) * self.steps + step,
             description=f"epoch {epoch}/{self.config.epochs}",
-            status=f"step {step}/{self.steps} loss {loss:.4f} accuracy {accuracy:.4f}",
+            status=f"step {step}/{self.steps} {figures}",
         )
 
     def evaluation(
@@ -248,10 +250,7 @@ class Reporter:
         last = self.history[-1]
         centralizes = self.config.gc or self.config.placebo
         total_seconds = sum(metrics["epoch_seconds"] for metrics in self.history)
-        self.say(f"\nAccuracy: {last['train_accuracy']:.4f}")
-        self.say(f"Loss: {last['train_loss']:.4f}")
-        for key, value in test.items():
-            self.say(f"{NAMES[key].capitalize()}: {value:.4f}")
+        self.show_figures(last, test)
         self.say(f"Training time: {total_seconds:.2f} s")
         if self.workdir is None or self.had_ended:
             return
@@ -271,6 +270,16 @@ class Reporter:
         )
         files = sorted(path.name for path in self.workdir.iterdir())
         self.say(f"\nFiles in {self.workdir}: {', '.join(files)}")
+
+    def show_figures(self, last: Metrics, test: Metrics) -> None:
+        """Shows the last epoch's training metrics and those of the test split."""
+        values = {**last, **test}
+        known = metrics_in(values)
+        trained = [name for name, metric in known.items() if metric.split == "train"]
+        self.say()
+        for name in (*reversed(trained), *test):
+            metric = known[name]
+            self.say(f"{sentence(metric.spoken)}: {metric.figure(values[name])}")
 
     @property
     def had_ended(self) -> bool:

@@ -9,15 +9,8 @@ from typing import Any
 import numpy as np
 
 from train.record import archive
+from train.record.metrics import SCORES, Metric, metrics_in
 
-METRICS = {
-    "train_loss": "training loss",
-    "train_accuracy": "training accuracy",
-    "validation_loss": "validation loss",
-    "validation_accuracy": "validation accuracy",
-    "test_loss": "held-out loss",
-    "test_accuracy": "held-out accuracy",
-}
 CONFIDENCE = 0.95
 ARMS = ("none", "gradient", "update", "placebo", "first", "then-none", "then-gc")
 
@@ -90,13 +83,16 @@ def run_of(name: str, record: archive.Record) -> Run:
     return Run(arm, rate, int(seed), config, summary, *lines)
 
 
-def measured(runs: Iterable[Run]) -> dict[str, str]:
+def measured(runs: Sequence[Run]) -> dict[str, Metric]:
     """Returns the metrics that all runs have: without evaluation only half of them."""
-    return {
-        metric: name
-        for metric, name in METRICS.items()
-        if all(run.summary.get(metric) is not None for run in runs)
-    }
+    first = runs[0].summary if runs else {}
+    names = [n for n in first if all(run.summary.get(n) is not None for run in runs)]
+    return metrics_in(names)
+
+
+def headings(runs: Sequence[Run]) -> list[str]:
+    """Returns what a table has over the metrics that all runs have."""
+    return [metric.long for metric in measured(runs).values()]
 
 
 def arm_order(arm: str) -> tuple[int, str]:
@@ -148,11 +144,11 @@ def confidence_interval(differences: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def spread(values: np.ndarray) -> str:
+def spread(values: np.ndarray, digits: int = 4) -> str:
     """Returns mean and standard deviation (of a sample), or the one value."""
     if len(values) < 2:
-        return f"{values.mean():.4f}"
-    return f"{values.mean():.4f} ± {values.std(ddof=1):.4f}"
+        return f"{values.mean():.{digits}f}"
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -162,11 +158,14 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def arms_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows: each arm's final metrics and its times per epoch."""
-    header = ["arm", "n", *measured(runs).values(), "seconds an epoch, least", "median"]
+    header = ["arm", "n", *headings(runs), "seconds an epoch, least", "median"]
     rows = []
     for arm, members in by_arm(runs).items():
         seconds = np.array([e["epoch_seconds"] for run in members for e in run.epochs])
-        metrics = [spread(final(members, metric)) for metric in measured(runs)]
+        metrics = [
+            spread(final(members, name), metric.digits)
+            for name, metric in measured(runs).items()
+        ]
         times = [f"{seconds.min():.1f}", f"{np.median(seconds):.1f}"]
         rows.append([arm, str(len(members)), *metrics, *times])
     return header, rows
@@ -181,15 +180,16 @@ def differences_table(
     others = [arm for arm in arms if arm != baseline] if baseline in arms else []
     rows = []
     for arm in others:
-        for metric, name in measured(runs).items():
-            values = paired_differences(arms[arm], arms[baseline], at_end(metric))
-            low, high = confidence_interval(values)
+        for name, metric in measured(runs).items():
+            values = paired_differences(arms[arm], arms[baseline], at_end(name))
+            mean, low, high, *each = (
+                metric.number(value, "+")
+                for value in (values.mean(), *confidence_interval(values), *values)
+            )
             rows.append(
                 [
-                    f"{arm} - {baseline}", name, str(len(values)),
-                    f"{values.mean():+.4f}",
-                    f"[{low:+.4f}, {high:+.4f}]" if len(values) > 1 else "-",
-                    ", ".join(f"{value:+.4f}" for value in values),
+                    f"{arm} - {baseline}", metric.long, str(len(values)), mean,
+                    f"[{low}, {high}]" if len(values) > 1 else "-", ", ".join(each),
                 ]
             )  # fmt: skip
     return header, rows
@@ -197,10 +197,12 @@ def differences_table(
 
 def raw_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows: the final metrics of every run."""
-    header = ["arm", "seed", *measured(runs).values(), "training seconds"]
+    header = ["arm", "seed", *headings(runs), "training seconds"]
     rows = []
     for run in runs:
-        metrics = [f"{run.summary[metric]:.4f}" for metric in measured(runs)]
+        metrics = [
+            metric.number(run.summary[name]) for name, metric in measured(runs).items()
+        ]
         seconds = f"{run.summary['total_seconds']:.0f}"
         rows.append([run.arm, str(run.seed), *metrics, seconds])
     return header, rows
@@ -220,13 +222,13 @@ def by_rate(runs: Iterable[Run]) -> dict[float, list[Run]]:
 
 def rates_table(runs: Sequence[Run], metric: str) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows: a metric of each arm at each rate, and of how many."""
-    arms = by_arm(runs)
+    arms, digits = by_arm(runs), measured(runs)[metric].digits
     rows = []
     for rate in by_rate(runs):
         cells = []
         for members in arms.values():
             at_rate = [run for run in members if run.rate == rate]
-            cell = f"{spread(final(at_rate, metric))} (n = {len(at_rate)})"
+            cell = f"{spread(final(at_rate, metric), digits)} (n = {len(at_rate)})"
             cells.append(cell if at_rate else "-")
         rows.append([f"{rate:g}", *cells])
     return ["learning rate", *arms], rows
@@ -246,11 +248,8 @@ def at_best_rates(runs: Sequence[Run], metric: str) -> list[Run]:
     return best
 
 
-SHORT = {
-    "training loss": "loss",
-    "training accuracy": "accuracy",
-    "held-out loss": "test loss",
-    "held-out accuracy": "test accuracy",
+IN_TERMINAL = {
+    **{one.long: one.short for score in SCORES for one in score.metrics().values()},
     "seconds an epoch, least": "s/epoch",
     "training seconds": "seconds",
     "mean difference": "mean",
@@ -261,8 +260,8 @@ LEFT_OUT = ("each seed", "median")  # too wide for a terminal
 def terminal_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a table as aligned lines: the first column left, the others right."""
     kept = [i for i, name in enumerate(header) if name not in LEFT_OUT]
-    lines = [[SHORT.get(header[i], header[i]) for i in kept]]
-    lines += [[SHORT.get(row[i], row[i]) for i in kept] for row in rows]
+    lines = [[IN_TERMINAL.get(header[i], header[i]) for i in kept]]
+    lines += [[IN_TERMINAL.get(row[i], row[i]) for i in kept] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from train.record.console import NAMES, Metrics
+from train.record.console import Metrics
+from train.record.metrics import metrics_in
 from train.record.reporter import Reporter
 
 FOLDER = "tensorboard"
@@ -54,11 +55,11 @@ class TensorBoardReporter(Reporter):
 
 
 def by_tag(metrics: Metrics) -> dict[str, float]:
-    """Returns the losses and accuracies that there are, by their tags."""
+    """Returns the losses and scores that there are, by their tags."""
     values = {}
-    for name in NAMES:
+    for name in metrics_in(metrics):
         split, _, kind = name.partition("_")
-        if metrics.get(name) is not None:
+        if metrics[name] is not None:
             values[f"{kind}/{split}"] = metrics[name]
     return values
 

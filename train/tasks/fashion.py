@@ -10,8 +10,9 @@ from jax import Array, lax
 from train.config import Precision
 from train.data import Dataset
 from train.engine.optimizer import Recipe
-from train.engine.task import Examples, Scores, Variables
+from train.engine.task import Examples, Scores, Task, Variables
 from train.record.about import About
+from train.record.metrics import ACCURACY
 from train.tasks.resnet import ResNet
 from train.tasks.scores import cross_entropy
 
@@ -20,9 +21,10 @@ MEAN, DEVIATION = 73.0, 90.0  # of the pixels
 SHIFT = 2  # pixels, the most that a random crop moves an image
 
 
-class Fashion:
+class Fashion(Task):
     """Labelled images, a ResNet, and softmax cross-entropy."""
 
+    score = ACCURACY
     recipe = Recipe(decay={"sgd": 5e-4, "adamw": 5e-2}, warmup=0.1)
     keeps_rest = False
     per_turn = None

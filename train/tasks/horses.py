@@ -12,9 +12,10 @@ from train.config import Precision
 from train.data import Dataset
 from train.engine.checkpoint import load_params
 from train.engine.optimizer import Recipe
-from train.engine.task import Examples, Scores, Variables
+from train.engine.task import Examples, Scores, Task, Variables
 from train.faults import UsageError
 from train.record.about import About
+from train.record.metrics import ACCURACY
 from train.tasks.augment import augment
 from train.tasks.cnn import CNN
 from train.tasks.scores import cross_entropy
@@ -22,12 +23,13 @@ from train.tasks.scores import cross_entropy
 CPU_IMAGES = 8  # that a core works on at a time, so that they stay in its cache
 
 
-class Horses:
+class Horses(Task):
     """Labelled images, the CNN, and binary or softmax cross-entropy.
 
     The test split is evaluated after every epoch: there is nothing to choose by it.
     """
 
+    score = ACCURACY
     recipe = Recipe(decay={"adamw": 1e-4})
     keeps_rest = True
 

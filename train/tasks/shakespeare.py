@@ -11,8 +11,9 @@ from jax import Array
 from train.config import Precision
 from train.data import Text
 from train.engine.optimizer import Recipe
-from train.engine.task import Examples, Scores, Variables
+from train.engine.task import Examples, Scores, Task, Variables
 from train.record.about import About
+from train.record.metrics import ACCURACY
 from train.tasks.decoder import Decoder, Norm
 from train.tasks.scores import cross_entropy
 
@@ -25,12 +26,13 @@ def matrices(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-class Shakespeare:
+class Shakespeare(Task):
     """Passages of a text, a decoder, and the cross-entropy of each byte.
 
     The scores of a passage are means over its bytes.
     """
 
+    score = ACCURACY
     recipe = Recipe(decay={"adamw": 0.1, "sgd": 1e-4}, decays=matrices, warmup=0.1)
     keeps_rest = False
 

@@ -1,0 +1,140 @@
+"""What a run is measured by: its loss, and the second score that its task has.
+
+A metric is one of the two of one split. Its name in a record is `train_loss` or
+`validation_psnr`; how a reader sees it follows from that name, whatever the task.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+SHORT = {"train": "", "validation": "validation", "test": "test"}
+LONG = {"train": "training", "validation": "validation", "test": "held-out"}
+LEAST = 1e-12  # a mean square that float32 hardly tells from 0; 120 dB
+
+
+class Metric(NamedTuple):
+    """How a reader sees a metric.
+
+    Attributes:
+      split: "train", "validation" or "test".
+      label: "loss", or that of the score.
+      unit: as the score has it.
+      digits: decimals that are shown.
+    """
+
+    split: str
+    label: str
+    unit: str
+    digits: int
+
+    @property
+    def kind(self) -> str:
+        """What is measured, with its unit: "PSNR (dB)"."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def spoken(self) -> str:
+        """Its name before a value: "test PSNR", of the training split "PSNR"."""
+        return f"{SHORT[self.split]} {self.label}".strip()
+
+    @property
+    def short(self) -> str:
+        """Its name over a column in a terminal: "test PSNR (dB)"."""
+        return f"{SHORT[self.split]} {self.kind}".strip()
+
+    @property
+    def long(self) -> str:
+        """Its name in a page or a picture: "held-out PSNR (dB)"."""
+        return f"{LONG[self.split]} {self.kind}"
+
+    def number(self, value: float, sign: str = "") -> str:
+        """Returns a value without its unit; `sign` may be "+"."""
+        return f"{value:{sign}.{self.digits}f}"
+
+    def figure(self, value: float) -> str:
+        """Returns a value with its unit."""
+        return f"{self.number(value)} {self.unit}".strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What a task is judged by beside its loss.
+
+    Attributes:
+      name: in a record, after the name of the split.
+      label: in a sentence.
+      unit: of the figure; empty if it has none.
+      digits: decimals of the figure that are shown.
+      loss_digits: decimals of the loss that are shown beside it.
+      of_mean: from the mean, over examples, of what the task gives for each of them,
+        to the figure.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    digits: int = 4
+    loss_digits: int = 4
+    of_mean: Callable[[float], float] = float
+
+    def names(self, split: str) -> tuple[str, str]:
+        """Returns the names of a split's loss and score in a record."""
+        return f"{split}_loss", f"{split}_{self.name}"
+
+    def figures(self, split: str, loss: float, mean: float) -> dict[str, float]:
+        """Returns a split's loss and score under their names.
+
+        Args:
+          split: its name.
+          loss: the mean loss of its examples.
+          mean: the mean that the score is the figure of.
+        """
+        return dict(zip(self.names(split), (loss, self.of_mean(mean)), strict=True))
+
+    def metrics(self) -> dict[str, Metric]:
+        """Returns the metrics of every split by name, in the order of tables."""
+        found = {}
+        for split in SHORT:
+            loss, second = self.names(split)
+            found[loss] = Metric(split, "loss", "", self.loss_digits)
+            found[second] = Metric(split, self.label, self.unit, self.digits)
+        return found
+
+
+def decibels(mean_square: float) -> float:
+    """Returns the peak signal-to-noise ratio for a mean squared error and a peak of 1.
+
+    It is `-10 log10(mean_square)`, at most 120.
+
+    Example:
+      >>> decibels(0.001)
+      30.0
+    """
+    return -10 * math.log10(max(mean_square, LEAST))
+
+
+ACCURACY = Score("accuracy", "accuracy")
+PSNR = Score("psnr", "PSNR", "dB", digits=2, loss_digits=6, of_mean=decibels)
+SCORES = (ACCURACY, PSNR)
+
+
+def metrics_in(names: Collection[str]) -> dict[str, Metric]:
+    """Returns the metrics among some names, in the order of tables.
+
+    Args:
+      names: such as the keys of a line of `metrics.jsonl`; others are passed over.
+    """
+    score = next((one for one in SCORES if is_of(one, names)), ACCURACY)
+    return {name: one for name, one in score.metrics().items() if name in names}
+
+
+def is_of(score: Score, names: Collection[str]) -> bool:
+    """Tells whether a score is among the names of some split's metrics."""
+    return any(score.names(split)[1] in names for split in SHORT)
+
+
+def sentence(text: str) -> str:
+    """Returns a text with a capital first letter, and its others as they are."""
+    return text[:1].upper() + text[1:]
