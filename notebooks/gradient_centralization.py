@@ -324,7 +324,7 @@ figure.show()
 Markdown(statistics.markdown_table(*statistics.differences_table(runs, "none")))
 
 # %% [markdown]
-# An interval that contains 0 does not show a difference. Three seeds at one rate show how training
+# An interval that holds 0 shows no difference. Three seeds at one rate show how training
 # goes; they do not settle whether GC helps.
 #
 # ## The study
@@ -334,7 +334,7 @@ Markdown(statistics.markdown_table(*statistics.differences_table(runs, "none")))
 # all of it.
 
 # %%
-Image(ROOT / "results" / "study.png", width=460)
+Image(ROOT / "results" / "study.png", width=1000)
 
 # %% [markdown]
 # ## Horses and humans, on an accelerator
