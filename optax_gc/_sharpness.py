@@ -16,8 +16,8 @@ import numpy as np
 from optax_gc._axes import AxesSpec, PyTree, Shape, check, fan_in, notes, resolve
 from optax_gc._centralize import centralize, widen
 
-TOLERANCE = 0.02  # of an eigenvalue, by the norm of its residual
-_IN_A_ROW = 3  # products after which the residual is as small, before it is believed
+_TOLERANCE = 0.02  # of an eigenvalue, by the norm of its residual
+_IN_A_ROW = 3  # products after which the residual must be that small
 _MOST = 100  # products for one eigenvalue
 _ROUNDING = 1e-6  # of the largest eigenvalue: what cannot be told from 0
 
@@ -66,7 +66,7 @@ class Sharpness:
         first, second = self.products
         return (
             f"sharpness {self.plain:.3g}, with GC {self.centralized:.3g}: {verdict} "
-            f"({first} + {second} products, to {max(self.error, TOLERANCE):.0%})"
+            f"({first} + {second} products, to {max(self.error, _TOLERANCE):.0%})"
         )
 
     __repr__ = __str__
@@ -124,7 +124,8 @@ def sharpness(
     - at initialization alone, where negative curvature can hide what limits training
       soon after: look again after a few percent of the steps;
     - with a loss that draws random numbers: give dropout a fixed key;
-    - where the loss is 0 up to rounding: its curvature is rounding too.
+    - where the loss is 0 up to rounding, as of a batch learned by heart: its curvature
+      is rounding too, and in half precision sooner.
 
     The eigenvalues are found by Lanczos's method, each to 2 %. On the small networks we
     measured it took 5 to 22 products of the Hessian with a vector, and each product as
@@ -212,8 +213,8 @@ def _split(
     arrays = {i: leaf for i, leaf in enumerate(leaves) if _is_array(leaf)}
     if any(isinstance(leaf, jax.core.Tracer) for leaf in arrays.values()):
         raise TypeError(
-            "`sharpness` steps and looks, so it must be called outside jax.jit, got "
-            "traced arrays. Call it beside your train step, not in it."
+            "`sharpness` decides by the numbers it finds, so it must be called outside "
+            "jax.jit, vmap and grad, got traced arrays. Call it between train steps."
         )
     count = len(jax.tree.leaves(params))
     varied = {
@@ -259,11 +260,14 @@ def _check_result(problem: _Problem, varied: _Leaves, given: _Leaves) -> None:
 def _differentiable(
     problem: _Problem, varied: _Leaves, given: _Leaves, start: _Leaves
 ) -> _Step:
-    """Returns the first of the two ways to multiply that the loss can be traced in."""
+    """Returns the first of the two ways to multiply that the loss allows.
+
+    It is lowered here, because a `jax.custom_vjp` may be refused only then.
+    """
     errors = []
     for step in _steps(problem):
         try:
-            step.trace(varied, given, start, start, False)
+            step.lower(varied, given, start, start, False)
             return step
         except Exception as error:  # whatever its rules of differentiation raise
             errors.append(error)
@@ -297,11 +301,12 @@ def _largest(
     It keeps two vectors and orthogonalizes no further: what that leads to are copies of
     eigenvalues that have converged, which do not harm the largest one (Paige, 1980).
 
-    The residual is looked at three times because it can be small at the second
-    eigenvalue while the first is still to appear. On seven networks (perceptrons, an
-    autoencoder, a decoder, coordinate networks; at the start and after 150 steps; H and
-    PHP; five starts each) it took 10.7 products in the mean and 22 at most, and was off
-    by 0.8 % at most. After the first look, with 8.5 products, it was off by 19 % once.
+    It stops once the residual has been small for three products in a row, because it
+    can be small at the second eigenvalue while the first is still to appear. On seven
+    networks (perceptrons, an autoencoder, a decoder, coordinate networks; at the start
+    and after 150 steps; H and PHP; five starts each) it took 10.7 products on average
+    and 22 at most, and was off by 0.8 % at most. Had it stopped at the first small
+    residual, after 8.5 products, it would have been off by up to 19 %.
 
     `scipy.sparse.linalg.eigsh` takes as many products, 9 to 19 with 8 to 12 vectors,
     but keeps these on the host, where all shards have to go for each product. It took
@@ -328,7 +333,7 @@ def _largest(
         betas.append(beta)
         largest, bound = _ritz(alphas, betas)
         scale = max(scale, abs(alpha), beta)
-        settled = settled + 1 if bound <= TOLERANCE * abs(largest) else 0
+        settled = settled + 1 if bound <= _TOLERANCE * abs(largest) else 0
         if bound <= _ROUNDING * scale:  # there is nothing more to find
             break
     if abs(largest) <= _ROUNDING * scale:

@@ -117,8 +117,9 @@ def test_by_interlacing_the_ratio_is_never_below_1(seed, shift):
     assert got.centralized <= got.plain <= plain + rounding
 
 
-def test_where_only_the_removed_means_curve_upwards_no_step_is_too_long():
-    got = measured(2 * MEANS)
+@pytest.mark.parametrize("rounding", [0, 1e-8, -1e-8])
+def test_where_only_the_removed_means_curve_upwards_no_step_is_too_long(rounding):
+    got = measured(2 * MEANS + rounding * np.eye(SIZE))
     assert (got.centralized, got.ratio) == (0, math.inf)
     assert got.plain == pytest.approx(2)
     assert "no step is too long with it" in str(got)
@@ -423,19 +424,32 @@ def test_the_same_call_gives_the_same_numbers():
     assert first == second
 
 
+def reordered(params, values):
+    return jnp.sum(values * params["kernel"][:, 0] ** 2) / 2
+
+
+def reordered_and_centred(params, values):
+    kernel = params["kernel"]
+    return reordered({"kernel": kernel - kernel.mean()}, values)
+
+
+def measured_reordered(loss, values, shift):
+    params = {"kernel": jnp.zeros((len(values), 1))}
+    return sharpness(loss, params, jnp.roll(jnp.asarray(values, jnp.float32), shift))
+
+
 def test_it_does_not_stop_at_the_second_eigenvalue():
-    """Of 100 rotations of a spectrum that deceives a single look at the residual."""
-    values = jnp.asarray([1, 0.9, 0.2, *np.linspace(0, 0.02, 397)], jnp.float32)
-    params = {"kernel": jnp.zeros((400, 1))}
+    """A single look at the residual is deceived by 3 of these 50 cases."""
+    values = [1, 0.9, 0.2, *np.linspace(0, 0.02, 397)]
+    found = [measured_reordered(reordered, values, 8 * i).plain for i in range(50)]
+    assert np.sum(np.array(found) < 0.98) == 0
 
-    def loss(params, order):
-        return jnp.sum(values[order] * params["kernel"][:, 0] ** 2) / 2
 
-    wrong = 0
-    for shift in range(0, 400, 4):
-        order = (jnp.arange(400) + shift) % 400
-        wrong += sharpness(loss, params, order, axes={"*": 0}).plain < 0.98
-    assert wrong <= 1
+def test_the_error_of_the_eigenvalues_does_not_bring_the_ratio_below_1():
+    values, loss = np.arange(1, 401) ** -0.25, reordered_and_centred
+    ratios = [measured_reordered(loss, values, 40 * i).ratio for i in range(10)]
+    assert min(ratios) == 1
+    assert max(ratios) < 1.02
 
 
 def test_it_stops_at_a_hundred_products_and_tells_the_bound():
@@ -493,16 +507,16 @@ only_once.defvjp(
 
 @jax.custom_vjp
 def calls_itself(x):
-    return jnp.sum(x**3)
+    return jnp.exp(x)
 
 
-# As in JAX's own guide: the forward pass calls the function.
-calls_itself.defvjp(lambda x: (calls_itself(x), x), lambda x, c: (3 * c * x**2,))
+# The forward pass calls the function and keeps what it returns.
+calls_itself.defvjp(lambda x: 2 * (calls_itself(x),), lambda y, c: (c * y,))
 
 
 def test_a_custom_vjp_that_calls_itself_is_multiplied_in_reverse():
-    got = sharpness(lambda p: calls_itself(p["kernel"]), KERNEL)
-    assert got.plain == pytest.approx(6)
+    got = sharpness(lambda p: jnp.sum(calls_itself(p["kernel"])), KERNEL)
+    assert got.plain == pytest.approx(math.e)
 
 
 REFUSED = {
