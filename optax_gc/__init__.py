@@ -10,6 +10,7 @@ from optax_gc._centralize import centralize_gradients as centralize_gradients
 from optax_gc._muon import muon_dimension_numbers as muon_dimension_numbers
 from optax_gc._report import describe as describe
 from optax_gc._report import removed_energy as removed_energy
+from optax_gc._sharpness import sharpness as sharpness
 from optax_gc._traced import traced_fan_in as traced_fan_in
 
 __version__ = _version("optax_gc")
@@ -23,5 +24,6 @@ __all__ = [
     "fan_in",
     "muon_dimension_numbers",
     "removed_energy",
+    "sharpness",
     "traced_fan_in",
 ]

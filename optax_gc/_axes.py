@@ -173,6 +173,16 @@ def all_but_first(tree: PyTree) -> PyTree:
     return _by_rank(tree, "all but first", lambda rank: range(1, rank))
 
 
+def check(spec: Any) -> None:
+    """Refuses what is no `AxesSpec`."""
+    if not callable(spec) and not isinstance(spec, Mapping):
+        raise TypeError(
+            "`axes` must be a policy (fan_in, traced_fan_in(...), all_but_last, "
+            "all_but_first or your own function) or a mapping of path patterns to "
+            f"axes, got {spec!r}."
+        )
+
+
 def resolve(tree: PyTree, spec: AxesSpec) -> PyTree:
     """Returns a tree of the structure of `tree`, with what `spec` says of each leaf."""
     policy = _overrides(spec) if isinstance(spec, Mapping) else spec

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optax_gc._axes import AxesSpec, Leaf, fan_in, normalize, notes, resolve
+from optax_gc._axes import AxesSpec, Leaf, check, fan_in, normalize, notes, resolve
 
 
 def centralize(x: jax.typing.ArrayLike, axes: int | Sequence[int]) -> jax.Array:
@@ -110,12 +110,7 @@ def centralize_gradients(axes: AxesSpec = fan_in) -> optax.GradientTransformatio
     References:
       Yong et al., `Gradient Centralization <https://arxiv.org/abs/2004.01461>`_, 2020
     """
-    if not callable(axes) and not isinstance(axes, Mapping):
-        raise TypeError(
-            "`axes` must be a policy (fan_in, traced_fan_in(...), all_but_last, "
-            "all_but_first or your own function) or a mapping of path patterns to "
-            f"axes, got {axes!r}."
-        )
+    check(axes)
 
     def init_fn(params: optax.Params) -> optax.EmptyState:
         for note in notes(jax.tree.leaves(resolve(params, axes)), axes):

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from optax_gc import centralize_gradients, removed_energy
+from optax_gc import centralize_gradients, removed_energy, sharpness
 
 GC = centralize_gradients()
 COLLECTIVE = r"= (\S+) (all-reduce|all-gather|all-to-all|collective-permute|\S*scatter)"
@@ -146,3 +146,22 @@ def test_the_removed_energy_of_a_sharded_kernel_is_that_of_the_whole(mesh):
     expected = removed_energy(plain)["kernel"]
     got = jax.jit(removed_energy)(sharded)["kernel"]
     np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_the_sharpness_of_a_sharded_kernel_is_that_of_the_whole(mesh):
+    plain = layer((24, 16), (16,))
+    sharded = place(mesh, plain, {"kernel": P(None, "x"), "bias": P("x")})
+    x = jnp.asarray(np.random.default_rng(1).normal(1, 1, (32, 24)), jnp.float32)
+    traced = []
+
+    def loss(params, x):
+        traced.append(1)
+        outputs = x @ params["kernel"] / 24
+        return jnp.mean(jnp.tanh(outputs + params["bias"][None]) ** 2)
+
+    got = sharpness(loss, sharded, place(mesh, x, P()))
+    assert len(traced) == 2
+    whole = sharpness(loss, plain, x)
+    assert got.products == whole.products
+    assert got.plain == pytest.approx(whole.plain, rel=1e-3)
+    assert got.centralized == pytest.approx(whole.centralized, rel=1e-3)

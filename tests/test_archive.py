@@ -1,6 +1,7 @@
 """Runs' folders in one file, and back: nothing of a record is lost."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -36,7 +37,7 @@ def contents(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*-seed*/*")
-        if "open" not in str(path)
+        if not path.parent.name.startswith("open")
     }
 
 
@@ -86,3 +87,13 @@ def test_a_record_of_an_unknown_source_is_refused(folder, commit, monkeypatch, c
     assert archive.main() == 1
     assert f"must be of a committed source, got {commit}" in capsys.readouterr().err
     assert not archive.archive_of(folder).exists()
+
+
+def test_the_results_can_be_browsed():
+    root = pathlib.Path(__file__).parents[1] / "results"
+    files = [
+        path
+        for path in root.rglob("*")
+        if path.is_file() and not any("-seed" in part for part in path.parts)
+    ]
+    assert len(files) <= 40

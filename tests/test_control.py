@@ -7,7 +7,7 @@ import pytest
 
 from train.record import statistics
 from train.study import calm, control, floor, picture, sweep_picture, theme
-from train.study.confirm import Difference
+from train.study.confirm import Difference, stated
 from train.study.tasks import TASKS, StudyTask
 
 ROOT = pathlib.Path(__file__).parents[1] / "results"
@@ -116,3 +116,31 @@ def test_pictures_are_the_same_when_drawn_again(tmp_path):
     one = (tmp_path / "one.png").read_bytes()
     assert one.startswith(b"\x89PNG")
     assert one == (tmp_path / "two.png").read_bytes()
+
+
+def test_the_finding_states_the_control_and_whether_it_came_as_predicted():
+    finding = " ".join((ROOT / "FINDING.md").read_text().replace("*", "").split())
+    made = control.controls(ROOT)
+    for one, p in zip(made, control.corrected_p(made), strict=True):
+        assert stated(one.difference) in finding
+        assert one.difference.answer(p) in finding
+        verdict = "as predicted" if one.control.holds(one.difference) else "fails"
+        assert f"{verdict} ({one.control.name}" in finding
+    new = control.at_one_rate(ROOT, "update", control.NEW)
+    assert f"the 16 pairs with new seeds alone {stated(new)}" in finding
+
+
+def test_the_readme_states_what_the_control_settles():
+    made = {one.control.name: one.difference for one in control.controls(ROOT)}
+    readme = " ".join((ROOT.parent / "README.md").read_text().split())
+    page = (ROOT / "README.md").read_text()
+    for name, steps in (("C1", "0.937 [0.914, 0.960]"), ("C2", "0.954 [0.930, 0.979]")):
+        assert stated(made[name]) in readme
+        assert steps in readme
+        assert f"| {steps} |" in page
+    update = made["C1"].mean / np.mean([*map(control.pooled, decoders())])
+    assert f"ends {-100 * update:.1f} % lower in loss" in readme
+
+
+def decoders():
+    return control.arms_at(ROOT, control.named("shakespeare"), "none", control.RATE)

@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from train.record.pictures import plot_all
+from train.record.pictures import plot_training
 from train.record.statistics import (
     Run,
     arms_table,
@@ -146,7 +146,6 @@ def section_text(section: Section, runs: Sequence[Run]) -> str:
         "curves": "Learning curves: mean and one standard deviation over the seeds.",
         "energy": "Share of each kernel's gradient energy that centralizing removes.",
         "drift": "Drift of each kernel's fan-in means from their start, RMS.",
-        "times": "Training time of every epoch; the line is the median.",
     }
     return "\n\n".join(
         [
@@ -183,7 +182,7 @@ def main() -> None:
     root = parser.parse_args().root
     for section in SECTIONS:
         if runs := gathered_runs(root, section.folder):
-            plot_all(runs, root / section.folder)
+            plot_training(runs, root / section.folder)
     (root / "README.md").write_text(page(root))
 
 

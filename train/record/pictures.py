@@ -143,6 +143,12 @@ def plot_times(runs: Sequence[Run], path: pathlib.Path) -> None:
 
 def plot_all(runs: Sequence[Run], folder: pathlib.Path) -> None:
     """Draws the four pictures of a comparison into its folder."""
+    plot_training(runs, folder)
+    plot_times(runs, folder / "times.png")
+
+
+def plot_training(runs: Sequence[Run], folder: pathlib.Path) -> None:
+    """Draws curves.png, energy.png and drift.png of a comparison into its folder."""
     plot_curves(runs, folder / "curves.png")
     plot_layers(
         runs,
@@ -154,7 +160,6 @@ def plot_all(runs: Sequence[Run], folder: pathlib.Path) -> None:
     plot_layers(
         runs, "mean_drift", "drift of fan-in means", folder / "drift.png", "log"
     )
-    plot_times(runs, folder / "times.png")
 
 
 def plot_reconstruction(

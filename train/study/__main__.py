@@ -2,16 +2,15 @@
 
     python -m train.study results
 
-writes `README.md`, `study.png` and `sweep.png` anew, and the pictures once more for a
-dark ground. FINDING.md there is written by hand, and a test compares its figures with
-the records.
+writes `README.md`, `study.png`, `study-dark.png` and `sweep.png` anew. FINDING.md there
+is written by hand, and a test compares its figures with the records.
 """
 
 import argparse
 import json
 import pathlib
 
-from train.study import page, picture, sweep, sweep_picture, theme
+from train.study import page, picture, sweep, sweep_picture
 from train.study.confirm import primary
 from train.study.control import controls
 from train.study.tasks import TASKS
@@ -32,14 +31,12 @@ def draw(root: pathlib.Path) -> None:
     rates = page.rates_of(json.loads((root / "choice.json").read_text()))
     rows = picture.planned(primary(root), rates)
     groups = [("Planned: each arm at its own rate", rows)]
-    if (root / "control.jsonl").exists():
-        rows = picture.controlled(controls(root))
+    if rows := picture.controlled(controls(root)):
         groups.append(("Control: one rate, or calmer rates", rows))
+    picture.draw(groups, "light", root / "study.png")
+    picture.draw(groups, "dark", root / "study-dark.png")
     swept = [(task, sweep.read_sweep(root, task)) for task in TASKS]
-    for name in theme.THEMES:
-        end = "" if name == "light" else f"-{name}"
-        picture.draw(groups, name, root / f"study{end}.png")
-        sweep_picture.draw(swept, name, root / f"sweep{end}.png")
+    sweep_picture.draw(swept, root / "sweep.png")
 
 
 if __name__ == "__main__":

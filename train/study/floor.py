@@ -60,15 +60,15 @@ def left_by_pairing(runs: Sequence[Run], arm: str) -> float:
     return float(paired / sum(alone))
 
 
-def same_bits(root: pathlib.Path, task: StudyTask) -> bool:
-    """Tells whether a run that was repeated on one device agrees to the last bit."""
-    (again,) = repeated(root, task, "-again")
-    once = next(
-        run
-        for run in repeated(root, task)
-        if (run.arm, run.seed) == (again.arm, again.seed)
-    )
-    return [*map(untimed, once.epochs)] == [*map(untimed, again.epochs)]
+def same_bits(root: pathlib.Path, task: StudyTask) -> str:
+    """Returns whether what was repeated once more agrees to the last bit."""
+    once = {(run.arm, run.seed): run for run in repeated(root, task)}
+    agree = [
+        [*map(untimed, once[again.arm, again.seed].epochs)]
+        == [*map(untimed, again.epochs)]
+        for again in repeated(root, task, "-again")
+    ]
+    return ("yes" if all(agree) else "no") if agree else "not run"
 
 
 def untimed(line: Mapping[str, float]) -> dict[str, float]:
@@ -81,15 +81,19 @@ def floor_text(root: pathlib.Path) -> Iterator[str]:
     rows = []
     for task in TASKS:
         losses, runs = repeats(root, task), confirmed(root, task)
+        if not len(losses):
+            continue
         buys = [f"{left_by_pairing(runs, arm):.2f} ({arm})" for arm in task.arms]
         rows.append(
             [
                 task.title, str(len(losses)), f"{within(losses):.4f}",
                 f"{np.ptp(losses, axis=1).max():.4f}", f"{between(runs):.4f}",
                 f"{task.margin:g}", ", ".join(buys),
-                "yes" if same_bits(root, task) else "no",
+                same_bits(root, task),
             ]
         )  # fmt: skip
+    if not rows:
+        return
     yield "### The floor of rounding"
     yield (
         "Runs that differ in nothing but the machine and the number of devices, hence "

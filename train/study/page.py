@@ -49,17 +49,15 @@ def page(root: pathlib.Path) -> str:
         "## Every number",
         *primary_text(found),
         *races_text(races(root, rates_of(choices))),
+        "### The sweep",
+        PICTURES[1],
     ]
     for task in TASKS:
         losses = sweep.read_sweep(root, task)
         if sweep.is_whole(losses, task):
             parts += task_text(root, task, losses, choices.get(task.name))
-    parts += calm_text(root)
-    if (root / "control.jsonl").exists():
-        parts += control_text(root)
-    if (root / "repeat.jsonl").exists():
-        parts += floor_text(root)
-    parts += mechanism_text(root)
+    for text in (calm_text, control_text, floor_text, mechanism_text):
+        parts += text(root)
     return "\n\n".join(parts) + "\n"
 
 

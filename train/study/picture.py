@@ -8,7 +8,7 @@ from typing import Any
 from train.study import confirm
 from train.study import theme as looks
 from train.study.confirm import Difference
-from train.study.control import Control
+from train.study.control import Found, corrected_p
 
 WIDTH = 4.4  # inches: a letter of 9 points is 10 pixels high on a screen of 390
 REACH = 5.0  # margins to each side
@@ -55,18 +55,17 @@ def planned(
     ]
 
 
-def controlled(made: Sequence[Control]) -> list[Row]:
+def controlled(made: Sequence[Found]) -> list[Row]:
     """Returns the rows of the control."""
-    corrected = confirm.holm([one.found.p for one in made], len(made))
     return [
         row(
-            one.text,
-            one.rates,
-            f"{len(one.found.values)} {one.unit}",
-            one.found,
+            one.control.text,
+            one.control.rates,
+            f"{one.control.count} {one.control.unit}",
+            one.difference,
             p,
         )
-        for one, p in zip(made, corrected, strict=True)
+        for one, p in zip(made, corrected_p(made), strict=True)
     ]
 
 

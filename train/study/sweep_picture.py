@@ -12,43 +12,33 @@ ACROSS = 2  # tasks side by side
 REACH = 16  # margins above the best loss that a panel shows
 
 
-def draw(
-    parts: Sequence[tuple[StudyTask, sweep.Losses]], theme: str, path: pathlib.Path
-) -> None:
-    """Draws a panel a task into a PNG.
-
-    Args:
-      parts: each task with its sweep.
-      theme: "light" or "dark", the ground that the picture is for.
-      path: of the PNG.
-    """
+def draw(parts: Sequence[tuple[StudyTask, sweep.Losses]], path: pathlib.Path) -> None:
+    """Draws a panel a task, with its sweep, into a PNG for a light ground."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     across = min(len(parts), ACROSS)
     down = -(-len(parts) // across)
-    with mpl.rc_context(looks.settings(theme)):
+    with mpl.rc_context(looks.settings("light")):
         figure = Figure(figsize=(4.6 * across, 3.2 * down + 0.6), layout="constrained")
         panels = figure.subplots(down, across, squeeze=False)
         for panel, (task, losses) in zip(panels.flat, parts, strict=False):
-            draw_losses(panel, task, losses, looks.COLORS[theme])
+            draw_losses(panel, task, losses, looks.COLORS["light"])
         for panel in panels[:, 0]:
             panel.set_ylabel("loss on tuning data")
         figure.suptitle("Every run of the sweep: lower is better", fontweight="bold")
         figure.legend(
-            handles=handles(theme), frameon=False, ncols=3, loc="outside lower center"
+            handles=handles(), frameon=False, ncols=3, loc="outside lower center"
         )
-        looks.save(figure, theme, path)
+        looks.save(figure, "light", path)
 
 
-def handles(theme: str) -> list[Any]:
+def handles() -> list[Any]:
     """Returns what the legend shows: a line for each arm, then each mark."""
     from matplotlib.lines import Line2D
 
-    colors, plain = (
-        looks.COLORS[theme],
-        {"linestyle": "none", "color": looks.INK[theme]},
-    )
+    colors = looks.COLORS["light"]
+    plain = {"linestyle": "none", "color": looks.INK["light"]}
     arms = [
         Line2D([], [], color=colors[arm], label=f"{name}: mean of two seeds")
         for arm, name in looks.NAMES.items()

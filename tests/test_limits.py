@@ -1,0 +1,250 @@
+"""The study of networks that training limits: its data, arms, search and verdicts."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from optax_gc import centralize, centralize_gradients
+from train.study.limits import (
+    arms,
+    curvature,
+    data,
+    networks,
+    order,
+    outcome,
+    page,
+    picture,
+    problems,
+    search,
+    training,
+)
+from train.study.limits.data import Examples, Split
+from train.study.limits.store import Store
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Adam's decay ** count promotes, and so does Flax's bias."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def toy(**changes):
+    """A small problem whose runs take a moment."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(64, 6)).astype(np.float32)
+    split = Split(Examples(x, x[:, :1] * x[:, 1:2]), Examples(x[:8], x[:8, :1]))
+    model = networks.Perceptron((8, 8, 1))
+
+    def loss(params, examples):
+        return problems.squared_error(model, params, examples)
+
+    fields = {"name": "toy", "title": "toy", "model": model, "split": split,
+              "loss": loss, "judge": loss, "unit": "loss", "batch_size": 16,
+              "steps": 20, "first_rates": {"adam": 0.01, "sgd": 0.1}}  # fmt: skip
+    return problems.Problem(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("name", data.PICTURES)
+def test_a_picture_is_square_and_half_of_its_pixels_are_held_out(name):
+    picture = data.picture(name)
+    assert picture.shape[:2] == (data.SIDE, data.SIDE)
+    assert (picture.min(), picture.max()) == (0, 1)
+    split = data.pixels(name)
+    places = [tuple(place) for part in split for place in part.x.tolist()]
+    assert len(split.train.x) == len(split.held_out.x) == data.SIDE**2 / 2
+    assert len(set(places)) == data.SIDE**2
+    np.testing.assert_array_equal(data.pixels(name).train.y, split.train.y)
+
+
+def test_a_product_of_patches_is_a_convolution_with_stride_two():
+    x = np.random.default_rng(0).normal(size=(2, 7, 6, 3)).astype(np.float32)
+    kernel = np.random.default_rng(1).normal(size=(3, 3, 3, 4)).astype(np.float32)
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    found = networks.patches(jnp.array(x)) @ kernel.reshape(-1, 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_every_kernel_of_a_toy_is_centralized_over_its_inputs():
+    problem = toy()
+    params = problem.init(jax.random.key(0))
+    grads = jax.tree.map(jnp.ones_like, params)
+    tx = centralize_gradients(arms.axes_of(problem, params))
+    updates, _ = tx.update(grads, tx.init(params))
+    for layer in updates.values():
+        np.testing.assert_array_equal(layer["kernel"], 0)
+        np.testing.assert_array_equal(layer["bias"], 1)
+
+
+def test_the_control_is_as_short_as_gc_leaves_it_and_keeps_its_direction():
+    problem = toy()
+    params = problem.init(jax.random.key(0))
+    grads = jax.tree.map(lambda x: x + 0.3, params)
+    tx = arms.shorten(arms.axes_of(problem, params))
+    updates, _ = tx.update(grads, tx.init(params))
+    for name, layer in updates.items():
+        kernel, before = layer["kernel"], grads[name]["kernel"]
+        left = jnp.linalg.norm(centralize(before, 0))
+        np.testing.assert_allclose(jnp.linalg.norm(kernel), left, rtol=1e-5)
+        cosine = jnp.sum(kernel * before) / jnp.linalg.norm(before) / left
+        np.testing.assert_allclose(cosine, 1, rtol=1e-5)
+        np.testing.assert_array_equal(layer["bias"], grads[name]["bias"])
+
+
+def test_a_bias_is_as_fast_as_the_mean_of_its_kernel_s_inputs_would_make_it():
+    problem = toy()
+    params = problem.init(jax.random.key(0))
+    factors = arms.bias_factors(problem, params)
+    x = problem.split.train.x
+    first = 1 + 6 * np.mean(x.mean(1) ** 2)
+    np.testing.assert_allclose(factors["Dense_0"]["bias"], first, rtol=1e-5)
+    kernel, bias = map(
+        np.asarray, (params["Dense_0"]["kernel"], params["Dense_0"]["bias"])
+    )
+    hidden = np.maximum(x @ kernel + bias, 0)
+    second = 1 + 8 * np.mean(hidden.mean(1) ** 2)
+    np.testing.assert_allclose(factors["Dense_1"]["bias"], second, rtol=1e-5)
+    assert {layer["kernel"] for layer in factors.values()} == {1.0}
+
+
+def test_along_the_mean_of_its_inputs_a_kernel_moves_outputs_by_that_factor():
+    """One step of descent by the kernel's mean gradient, over one of the bias."""
+    x = np.array([[3.0, 1.0, 2.0]], np.float32)
+    error = 0.7
+    kernel_step = x.T * error
+    mean_part = kernel_step.mean() * np.ones_like(kernel_step)
+    moved = (x @ mean_part).item() / error
+    np.testing.assert_allclose(moved, 3 * 2.0**2, rtol=1e-6)
+
+
+def test_runs_side_by_side_are_those_that_run_alone_and_seeds_are_paired():
+    problem = toy()
+    both = training.train(problem, "adam", "none", [0.01, 0.02], [1, 2], 20)
+    alone = training.train(problem, "adam", "none", [0.02], [2], 20)
+    np.testing.assert_allclose(both.curve[1], alone.curve[0], rtol=1e-4)
+    assert both.curve.shape == (2, 20)
+    gc = training.train(problem, "adam", "gradient", [0.01], [1], 20)
+    # The first step's rate is 0, so that both arms meet the same params and batch.
+    np.testing.assert_allclose(gc.curve[0, :2], both.curve[0, :2], rtol=1e-4)
+    assert abs(gc.curve[0, -1] - both.curve[0, -1]) > 1e-6
+
+
+def test_gc_conserves_the_means_of_kernels_under_sgd_and_none_does_not():
+    problem = toy()
+    drifts = {}
+    for arm in ("none", "gradient", "shorten"):
+        out = training.train(problem, "sgd", arm, [0.1], [3], 20)
+        key, _ = jax.random.split(jax.random.key(3))
+        start = problem.init(key)["Dense_1"]["kernel"]
+        drift = (out.params["Dense_1"]["kernel"][0] - start).mean(0)
+        drifts[arm] = float(np.abs(drift).max())
+    assert drifts["gradient"] < 1e-6
+    assert min(drifts["none"], drifts["shorten"]) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("losses", "ahead"),
+    [
+        ({-1: 3, 0: 1, 1: 2}, []),
+        ({-1: 3, 0: 2, 1: 1}, [2, 3, 4]),
+        ({-1: 1, 0: 2, 1: 3}, [-4, -3, -2]),
+        ({-1: 2, 0: 1, 1: float("inf")}, []),
+    ],
+)
+def test_the_search_goes_on_until_the_best_rate_has_neighbours(losses, ahead):
+    assert search.beyond(losses) == ahead
+
+
+def test_the_search_does_not_go_on_for_ever():
+    with pytest.raises(ValueError, match="no best rate within 12 factors of two"):
+        search.beyond({12: 2.0, 13: 1.0})
+
+
+def test_a_search_that_is_repeated_trains_nothing_and_finds_the_same(
+    tmp_path, monkeypatch
+):
+    problem, path = toy(), tmp_path / "runs.jsonl"
+    entry = search.Entry(problem, "adam", "none", problem.steps)
+    first = order.run_entry(Store(path), entry)
+    lines = path.read_text()
+    rates = {json.loads(line)["rate"] for line in lines.splitlines()}
+    assert len(rates) >= 3
+    assert min(rates) < first["rate"] < max(rates)
+    assert np.array(first["curves"]).shape == (10, 20)
+    monkeypatch.setattr(training, "train", None)
+    assert order.run_entry(Store(path), entry) == json.loads(json.dumps(first))
+    assert path.read_text() == lines
+
+
+def test_the_larger_budget_begins_where_the_smaller_one_ended(tmp_path):
+    problem, store = toy(), Store(tmp_path / "runs.jsonl")
+    entry = search.Entry(problem, "adam", "update", 4 * problem.steps)
+    assert order.first_rate(store, entry) == 0.01
+    line = {"seeds": [0], "train": [1.0], "judged": [1.0], "curves": [[1.0]]}
+    for arm, rate in (("none", 0.5), ("muon", 2.0), ("update", 0.25)):
+        small = search.Entry(problem, "adam", arm, problem.steps)
+        expected = {"none": 0.01, "muon": 2.0, "update": 0.5}[arm]
+        assert order.first_rate(store, small) == expected
+        store.add(small.key("fresh", rate) | line)
+    assert order.first_rate(store, entry) == 0.25
+
+
+def test_a_curve_arrives_with_the_first_mean_of_five_points_at_the_goal():
+    fast = np.r_[np.ones(50), np.zeros(50)]
+    never = np.ones(100)
+    arrived = outcome.arrival(np.stack([fast, never]), 0.0)
+    assert arrived.tolist() == [55, 101]
+
+
+def test_a_run_that_diverged_counts_at_its_first_loss():
+    curves = [[2.0] + [1.0] * 99, [3.0] * 50 + [float("nan")] * 50]
+    assert outcome.finals({"curves": curves}).tolist() == [1.0, 3.0]
+
+
+def test_an_outcome_is_in_logarithms_and_of_psnr_in_db_with_less_as_better():
+    none = {"curves": [[2.0] * 100] * 3, "judged": [20.0, 21.0, 22.0]}
+    ours = {"curves": [[1.0] * 100] * 3, "judged": [21.0, 22.0, 23.5]}
+    assert outcome.train_loss(ours, none).values == pytest.approx([-np.log(2)] * 3)
+    found = outcome.held_out(ours, none, "PSNR, dB")
+    assert found.values.tolist() == [-1, -1, -1.5]
+    assert found.margin == 0.2
+    assert outcome.held_out(ours, none, "loss").values[0] == pytest.approx(
+        np.log(21 / 20)
+    )
+    assert found.answer(0.01) == "better"
+
+
+def test_a_rank_correlation_of_one_order_is_one():
+    x = np.arange(15.0)
+    found, (low, high) = outcome.rank_correlation(x, np.exp(x), draws=200)
+    assert found == pytest.approx(1)
+    assert (low, high) == pytest.approx((1, 1))
+
+
+def test_a_page_is_made_of_whatever_is_run(tmp_path):
+    problem, store = toy(), Store(tmp_path / "runs.jsonl")
+    plan = order.Plan([problem], budgets=(1,), references=False)
+    rng = np.random.default_rng(0)
+    for entry in order.entries(plan):
+        curves = (rng.uniform(1, 2, (10, 1)) * np.linspace(2, 1, 100)).tolist()
+        ends = {"seeds": [*range(10)], "judged": rng.uniform(1, 2, 10).tolist()}
+        store.add(entry.key("fresh", 0.1) | ends | {"curves": curves})
+        for part in (curvature.EARLY, curvature.START):
+            if entry.arm == "none":
+                store.add(entry.key(part, 0.1) | {"ratio": [2.0, 8.0]})
+    found = list(page.comparisons(store, plan))
+    assert [(one.optimizer, one.arm) for one in found] == [
+        ("adam", "gradient"), ("adam", "update"), ("adam", "shorten"),
+        ("sgd", "gradient"), ("sgd", "shorten"),
+    ]  # fmt: skip
+    text = page.page(store, plan, tmp_path)
+    assert "by Holm for 4," in text
+    assert page.times(found[0].train) in text
+    assert [point.early for point in page.prediction_points(store, found)] == [4, 4]
+    picture.draw(store, plan, tmp_path)
+    assert (tmp_path / "gain-dark.png").read_bytes().startswith(b"\x89PNG")

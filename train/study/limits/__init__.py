@@ -1,0 +1,1 @@
+"""The study of networks that training limits: where GC gains, and how to tell."""
