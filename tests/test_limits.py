@@ -1,6 +1,7 @@
 """The study of networks that training limits: its data, arms, search and verdicts."""
 
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,10 @@ import pytest
 from optax_gc import centralize, centralize_gradients
 from train.study.limits import (
     arms,
+    cost,
     curvature,
     data,
+    known,
     networks,
     order,
     outcome,
@@ -23,6 +26,8 @@ from train.study.limits import (
 )
 from train.study.limits.data import Examples, Split
 from train.study.limits.store import Store
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
 
 @pytest.fixture(autouse=True)
@@ -192,6 +197,89 @@ def test_the_larger_budget_begins_where_the_smaller_one_ended(tmp_path):
         assert order.first_rate(store, small) == expected
         store.add(small.key("fresh", rate) | line)
     assert order.first_rate(store, entry) == 0.25
+
+
+def test_the_smaller_budget_of_all_comes_first_and_the_larger_of_muon_last():
+    problem = toy()
+    plan = order.Plan([problem, toy(name="other")])
+    found = [(entry.steps, entry.arm) for entry in order.entries(plan)]
+    assert len(found) == 2 * 2 * (6 + 3)
+    assert [steps for steps, _ in found] == [20] * 18 + [80] * 18
+    assert {arm for _, arm in found[-4:]} == {"muon", "muon-gradient"}
+    assert not any(arm.startswith("muon") for _, arm in found[18:-4])
+
+
+@pytest.fixture
+def small_known(small_data_dir, monkeypatch):
+    """A network of the first study that trains in a moment."""
+    import small_horses
+
+    from train import horses
+
+    small_horses.install(monkeypatch.setattr)
+    options = {"dataset": "pictures", "epochs": 2, "batch_size": 5}
+    return known.Known(
+        "toy", horses, "sgd", 0.01, 4, ("none", "gradient"), (0.0, 0.5, 1.0), options
+    )
+
+
+def test_what_is_followed_is_the_run_that_the_command_makes(
+    small_known, small_data_dir
+):
+    import rich.console
+
+    from train.engine import fit
+    from train.faults import Stop
+    from train.record.reporter import Reporter
+
+    command = small_known.command
+    options = command.Config(
+        data_dir=small_data_dir, optimizer="sgd", learning_rate=0.01, gc=True,
+        **small_known.options,
+    )  # fmt: skip
+    task = command.load(options)
+    silent = Reporter(None, rich.console.Console(quiet=True))
+    expected = fit.fit(options, task, silent, Stop())
+    run, start = fit.begin(options, task, silent, Stop())
+    (_, first), (_, last) = known.trained(run, start, [0, 6])
+    jax.tree.map(np.testing.assert_array_equal, first.params, start.params)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
+        last.params, expected.params,
+    )  # fmt: skip
+
+
+def test_a_known_network_is_measured_once_along_each_arm(
+    small_known, small_data_dir, tmp_path, monkeypatch
+):
+    path = tmp_path / "runs.jsonl"
+    found = known.measure(Store(path), small_known, small_data_dir)
+    assert [(one["arm"], one["steps"]) for one in found] == [
+        (arm, share) for arm in ("none", "gradient") for share in (0.0, 0.5, 1.0)
+    ]
+    assert found[0]["ratio"] == found[3]["ratio"] >= 1  # the same place
+    assert found[2]["ratio"] != found[5]["ratio"]
+    monkeypatch.setattr(known, "followed", None)
+    again = known.measure(Store(path), small_known, small_data_dir)
+    assert again == json.loads(json.dumps(found))
+
+
+def test_known_networks_have_the_rates_of_their_study():
+    choices = json.loads((RESULTS / "choice.json").read_text())
+    for one in known.KNOWN:
+        assert choices[one.name]["rates"]["none"] == one.rate
+
+
+def test_a_step_is_timed_in_turn_and_once(tmp_path, monkeypatch):
+    problem, path = toy(steps=50), tmp_path / "runs.jsonl"
+    cost.measure(Store(path), problem)
+    store = Store(path)
+    assert len(store.part("cost")) == len(cost.ARMS)
+    assert cost.ratio(store, problem, "adam", "none") == 1
+    assert cost.ratio(store, problem, "adam", "muon") > 0
+    assert cost.ratio(store, problem, "sgd", "gradient") is None
+    monkeypatch.setattr(cost, "run", None)
+    cost.measure(store, problem)
 
 
 def test_a_curve_arrives_with_the_first_mean_of_five_points_at_the_goal():

@@ -15,6 +15,7 @@ from train.study.limits.store import Store
 
 SEEDS = FRESH_SEEDS[:5]
 EARLY = "sharpness"  # after `WARMUP` of the steps of `none`: the primary one
+FIGURES = ("plain", "centralized", "ratio", "products")
 START = "sharpness-start"  # at fresh params, where negative curvature may hide it
 
 
@@ -29,11 +30,10 @@ def measure(store: Store, problem: Problem, optimizer: str, part: str) -> dict:
             )
             for params in points(entry, key["rate"], part)
         ]
-        names = ("plain", "centralized", "ratio", "products")
         store.add(
             key
             | {"seeds": SEEDS}
-            | {name: [getattr(one, name) for one in found] for name in names}
+            | {name: [getattr(one, name) for one in found] for name in FIGURES}
         )
     return store.get(key)
 

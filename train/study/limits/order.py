@@ -44,11 +44,19 @@ def arms_of(plan: Plan, problem: Problem, optimizer: str) -> Iterator[str]:
 
 
 def entries(plan: Plan) -> Iterator[Entry]:
-    """Yields all arms at all budgets, the smaller budget of a pair first."""
-    for problem, optimizer in pairs(plan):
-        for budget in plan.budgets:
-            for arm in arms_of(plan, problem, optimizer):
-                yield Entry(problem, optimizer, arm, budget * problem.steps)
+    """Yields all arms, the smaller budget of all pairs first, Muon's larger last."""
+
+    def late(entry: Entry) -> tuple[int, bool]:
+        larger = entry.steps > entry.problem.steps
+        return entry.steps // entry.problem.steps, larger and entry.arm[:4] == "muon"
+
+    found = [
+        Entry(problem, optimizer, arm, budget * problem.steps)
+        for problem, optimizer in pairs(plan)
+        for arm in arms_of(plan, problem, optimizer)
+        for budget in plan.budgets
+    ]
+    yield from sorted(found, key=late)
 
 
 def first_rate(store: Store, entry: Entry) -> float:
