@@ -46,7 +46,7 @@ def main() -> int:
 
 def run(out: pathlib.Path, data_dir: pathlib.Path, *, quick: bool) -> None:
     """Runs what is missing and writes the page and the pictures."""
-    from train.study.limits import cost, curvature, known, order, page, picture
+    from train.study.limits import cost, curvature, fits, known, order, page, picture
     from train.study.limits.problems import problems
     from train.study.limits.store import Store
 
@@ -63,6 +63,9 @@ def run(out: pathlib.Path, data_dir: pathlib.Path, *, quick: bool) -> None:
         if (entry.arm, entry.steps) == ("none", entry.problem.steps):
             for part in (curvature.EARLY, curvature.START):
                 curvature.measure(store, entry.problem, entry.optimizer, part)
+    for problem in plan.problems:
+        if problem.name == fits.PROBLEM:
+            fits.measure(store, problem)
     if plan.references:
         for one in known.KNOWN:
             known.measure(store, one, data_dir)

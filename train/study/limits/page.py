@@ -1,5 +1,6 @@
 """The page of the study, made from its records."""
 
+import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,12 +9,15 @@ import numpy as np
 
 from train.record.statistics import markdown_table
 from train.study import confirm
-from train.study.limits import curvature, outcome
+from train.study.limits import cost, curvature, known, outcome
+from train.study.limits.arms import WARMUP
 from train.study.limits.order import Plan, arms_of, chosen, pairs
 from train.study.limits.outcome import Outcome
 from train.study.limits.problems import Problem
 from train.study.limits.search import Entry
 from train.study.limits.store import Store
+from train.study.page import rates_of
+from train.study.race import races
 
 
 class Comparison(NamedTuple):
@@ -120,7 +124,8 @@ def page(store: Store, plan: Plan, out: pathlib.Path) -> str:
         "![Gain in steps over the ratio of sharpness](gain.png)",
         *primary_text(found),
         *prediction_text(store, found),
-        *other_text(found),
+        *known_text(store, out.parent),
+        *other_text(store, found),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -152,24 +157,76 @@ def primary_text(found: Sequence[Comparison]) -> Iterator[str]:
     yield markdown_table(header, rows)
 
 
-def other_text(found: Sequence[Comparison]) -> Iterator[str]:
+def other_text(store: Store, found: Sequence[Comparison]) -> Iterator[str]:
     """Yields the table of the other arms, which no family of tests holds."""
     yield "## The other arms, and none"
-    yield "Secondary: no p-value is corrected, and none is given."
+    yield (
+        "Secondary: no p-value is corrected, and none is given. Seconds are those to "
+        "the same loss: steps times what a step costs, timed in turn with `none`."
+    )
     rows = [
         [
             one.problem.title, one.optimizer, str(one.budget), one.arm,
             "{:.3g} and {:.3g}".format(*one.rates), times(one.train), times(one.steps),
-            held_out_text(one),
+            seconds(store, one), held_out_text(one),
         ]
         for one in found
         if one.arm != "gradient"
     ]  # fmt: skip
     header = [
         "network", "optimizer", "budget", "arm", "rates", "training loss", "steps",
-        "held out",
+        "seconds", "held out",
     ]  # fmt: skip
     yield markdown_table(header, rows)
+
+
+def seconds(store: Store, one: Comparison) -> str:
+    """Returns an arm's seconds to the loss of `none`, as a factor, if timed."""
+    step = cost.ratio(store, one.problem, one.optimizer, one.arm)
+    return "-" if step is None else f"{np.exp(one.steps.mean) * step:.3f}"
+
+
+def known_text(store: Store, root: pathlib.Path) -> Iterator[str]:
+    """Yields the tables of the first study's networks.
+
+    Args:
+      store: the records.
+      root: the folder of the first study.
+    """
+    records = store.part(known.PART)
+    if not records or not (root / "choice.json").exists():
+        return
+    rates = rates_of(json.loads((root / "choice.json").read_text()))
+    early = {
+        record["problem"]: record["ratio"]
+        for record in records
+        if (record["arm"], record["steps"]) == ("none", WARMUP)
+    }
+    yield "## The first study's networks"
+    yield (
+        "The ratio after 5 % of the steps of tuned `none`, and the ratio of steps that "
+        "[that study](../README.md) found. They are not in the correlation."
+    )
+    rows = [
+        [one.task.title, one.arm, f"{early[one.task.name]:.2f}", one.stated]
+        for one in races(root, rates)
+        if one.task.name in early
+    ]
+    yield markdown_table(["network", "arm", "ratio", "steps"], rows)
+    yield (
+        "Along a run of seed 0: the largest eigenvalue of the Hessian, that with GC, "
+        "and their ratio, after a share of the steps."
+    )
+    along = [
+        [
+            record["problem"], record["arm"], f"{record['steps']:.0%}",
+            f"{record['plain']:.3g}", f"{record['centralized']:.3g}",
+            f"{record['ratio']:.2f}",
+        ]
+        for record in records
+    ]  # fmt: skip
+    header = ["network", "run of", "after", "sharpness", "with GC", "ratio"]
+    yield markdown_table(header, along)
 
 
 class Point(NamedTuple):

@@ -1,48 +1,82 @@
-"""The study in one picture: the gain in steps over the ratio of sharpness."""
+"""The study in one picture: two fits, and the gain over the ratio of sharpness."""
 
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from train.study import theme as looks
+from train.study.limits import fits
 from train.study.limits.order import Plan
 from train.study.limits.page import Point, comparisons, prediction_points
 from train.study.limits.store import Store
 
 MARKS = {"adam": "o", "sgd": "D"}
 COLORS = {"adam": "gradient", "sgd": "update"}  # of the theme
+TITLES = {"none": "without GC", "gradient": "with GC"}
+FILES = {"light": "gain.png", "dark": "gain-dark.png"}
 
 
 def draw(store: Store, plan: Plan, out: pathlib.Path) -> None:
     """Draws the picture for a light ground and for a dark one."""
     points = prediction_points(store, list(comparisons(store, plan)))
-    for theme, name in (("light", "gain.png"), ("dark", "gain-dark.png")):
-        draw_gain(points, theme, out / name)
+    fitted = fits.read(store)
+    for theme, name in FILES.items():
+        draw_all(fitted, points, theme, out / name)
 
 
-def draw_gain(points: list[Point], theme: str, path: pathlib.Path) -> None:
-    """Draws a mark a pair: its ratio of sharpness, and the steps that GC needs."""
+def draw_all(
+    fitted: Mapping[str, tuple[np.ndarray, float]],
+    points: Sequence[Point],
+    theme: str,
+    path: pathlib.Path,
+) -> None:
+    """Draws the fits side by side, if there are any, above the gains."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context({**looks.settings(theme), "font.size": 9}):
-        figure = Figure(figsize=(4.4, 3.6), layout="constrained")
-        panel = figure.subplots()
-        panel.axhspan(1 / 1.05, 1.05, color=looks.FAINT[theme], alpha=0.2, linewidth=0)
-        panel.axhline(1, color=looks.FAINT[theme], linewidth=1)
-        for point in points:
-            draw_point(panel, point, theme)
-        panel.set_xlabel("sharpness without GC over that with GC, early in training")
-        panel.set_ylabel("steps to the same loss, GC over none")
-        panel.set_xscale("log")
-        panel.set_yscale("log")
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter("{x:g}")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.patch.set_alpha(0)
+        figure = Figure(figsize=(4.4, 5.9 if fitted else 3.4), layout="constrained")
+        below = figure
+        if fitted:
+            above, below = figure.subfigures(2, 1, height_ratios=(2.5, 3.4))
+            panels = above.subplots(1, len(fitted))
+            for panel, arm in zip(panels, fitted, strict=True):
+                draw_fit(panel, arm, *fitted[arm])
+        draw_gain(below.subplots(), points, theme)
         looks.save(figure, theme, path)
+
+
+def draw_fit(panel: Any, arm: str, image: np.ndarray, psnr: float) -> None:
+    """Draws a fitted picture under its arm and its PSNR."""
+    panel.imshow(image, interpolation="nearest")
+    panel.set_title(f"{TITLES[arm]}: {psnr:.1f} dB", fontsize=9)
+    panel.set_axis_off()
+
+
+def draw_gain(panel: Any, points: Sequence[Point], theme: str) -> None:
+    """Draws a mark a pair: its ratio of sharpness, and the steps that GC needs."""
+    from matplotlib.ticker import NullFormatter
+
+    panel.axhspan(1 / 1.05, 1.05, color=looks.FAINT[theme], alpha=0.2, linewidth=0)
+    panel.axhline(1, color=looks.FAINT[theme], linewidth=1)
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    for point in points:
+        draw_point(panel, point, theme)
+    panel.set_xlabel("sharpness without GC over that with it, early in training")
+    panel.set_ylabel("steps to the same loss, with GC over without")
+    for axis in (panel.xaxis, panel.yaxis):
+        low, high = axis.get_view_interval()
+        ticks = [
+            x for x in (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if low <= x <= high
+        ]
+        axis.set_ticks(ticks, [f"{x:g}" for x in ticks])
+        axis.set_minor_formatter(NullFormatter())
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.patch.set_alpha(0)
+    panel.legend(handles=handles(theme), frameon=False, fontsize=8)
 
 
 def draw_point(panel: Any, point: Point, theme: str) -> None:
@@ -56,3 +90,14 @@ def draw_point(panel: Any, point: Point, theme: str) -> None:
         one.problem.name, (point.early, mean), xytext=(5, 2), fontsize=7,
         textcoords="offset points",
     )  # fmt: skip
+
+
+def handles(theme: str) -> list[Any]:
+    """Returns what the legend shows."""
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D([], [], marker=MARKS[name], color=looks.COLORS[theme][COLORS[name]],
+               linewidth=1.6, label=label)
+        for name, label in (("adam", "Adam"), ("sgd", "SGD with momentum"))
+    ]  # fmt: skip
