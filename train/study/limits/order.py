@@ -44,11 +44,10 @@ def arms_of(plan: Plan, problem: Problem, optimizer: str) -> Iterator[str]:
 
 
 def entries(plan: Plan) -> Iterator[Entry]:
-    """Yields all arms, the smaller budget of all pairs first, Muon's larger last."""
+    """Yields all arms: the smaller budget of all pairs first, of each Muon's last."""
 
-    def late(entry: Entry) -> tuple[int, bool]:
-        larger = entry.steps > entry.problem.steps
-        return entry.steps // entry.problem.steps, larger and entry.arm[:4] == "muon"
+    def place(entry: Entry) -> tuple[int, bool]:
+        return entry.steps // entry.problem.steps, entry.arm.startswith("muon")
 
     found = [
         Entry(problem, optimizer, arm, budget * problem.steps)
@@ -56,7 +55,7 @@ def entries(plan: Plan) -> Iterator[Entry]:
         for arm in arms_of(plan, problem, optimizer)
         for budget in plan.budgets
     ]
-    yield from sorted(found, key=late)
+    yield from sorted(found, key=place)
 
 
 def first_rate(store: Store, entry: Entry) -> float:
