@@ -67,13 +67,16 @@ def compare(options: plan.Options, stop: Stop) -> None:
     """Runs what is not finished yet and shows the outcome of all."""
     options.check()
     runs = plan.plan(options)
+    plan.check_out(options.out)
     for run in runs.values():
         # A later half starts from a first one that need not be there yet.
         config.Config.check(run)
-        workdir.claim(run)
+        workdir.check(run, "--out")
     config.prepare_jax()
-    run_all(options, runs, stop)
-    show(options)
+    with workdir.Folder(options.out) as folder:
+        folder.own()
+        run_all(options, runs, stop)
+        show(options)
 
 
 def run_all(options: plan.Options, runs: Mapping[str, Config], stop: Stop) -> None:
@@ -92,7 +95,7 @@ def run_all(options: plan.Options, runs: Mapping[str, Config], stop: Stop) -> No
         if options.jobs == 1:
             jobs.one_by_one(options.task, options, open_runs, overall, stop)
         else:
-            jobs.some_at_a_time(options.task, options, open_runs, overall)
+            jobs.some_at_a_time(options.task, options, open_runs, overall, stop)
 
 
 def epochs_left(run: Config) -> int:

@@ -18,10 +18,26 @@ Feed = Literal["auto", "host", "device"]
 Precision = Literal["float32", "bfloat16"]
 
 
+def expanded(path: str | pathlib.Path) -> pathlib.Path:
+    """Returns a path that a user has named: with their home for `~`.
+
+    A shell leaves the `~` of `--workdir=~/run` as it is.
+    """
+    return pathlib.Path(os.path.expanduser(path))
+
+
 def default_data_dir() -> pathlib.Path:
     """Returns the folder that TensorFlow Datasets itself would use."""
-    path = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return pathlib.Path(path).expanduser()
+    return expanded(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
+
+
+class Paths:
+    """A configuration whose paths are expanded, whoever makes it."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if isinstance(path := getattr(self, field.name), pathlib.Path):
+                object.__setattr__(self, field.name, expanded(path))
 
 
 def prepare_jax() -> None:
@@ -31,9 +47,9 @@ def prepare_jax() -> None:
     a device, and keeps the memory that a step frees for the next one. To be called
     before JAX is imported.
     """
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    folder = pathlib.Path(cache).expanduser() / "optax_gc" / "jax"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    cache = expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", cache / "optax_gc" / "jax")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(expanded(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         cores = os.cpu_count() or 1
@@ -58,7 +74,7 @@ def keep_freed_memory() -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataDir:
+class DataDir(Paths):
     """Where the data of a task are that TensorFlow Datasets prepares."""
 
     data_dir: pathlib.Path = dataclasses.field(default_factory=default_data_dir)
@@ -66,7 +82,7 @@ class DataDir:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Paths):
     """How a run trains, whatever its arm and its seed; a task sets the defaults."""
 
     epochs: int

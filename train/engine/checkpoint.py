@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from train.engine.state import State
-from train.faults import Failure
+from train.faults import Failure, uninterrupted
 
 KEPT = 2  # checkpoints of a run; the older one is for when the newer is damaged
 
@@ -57,24 +57,28 @@ class Checkpoints:
         state = jax.device_get(state)
         record = {"progress": dataclasses.asdict(progress), "sha256": digest(state)}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            check_room(self.folder, state)
-            with self._manager() as manager:
-                # One of the same step can only be one that was found damaged.
-                shutil.rmtree(self.folder / str(step), ignore_errors=True)
-                manager.reload()
-                manager.save(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardSave(layout(state)),
-                        record=ocp.args.JsonSave(record),
-                    ),
-                )
+            with uninterrupted():
+                self._save(step, state, record)
         except Exception as error:  # TensorStore has no common class for a full disk
             raise CheckpointError(
                 f"cannot write a checkpoint into {self.folder}: {first_line(error)}. "
                 "Earlier ones are kept; make room, then go on with --resume."
             ) from error
+
+    def _save(self, step: int, state: State, record: dict[str, Any]) -> None:
+        self.folder.mkdir(exist_ok=True)
+        check_room(self.folder, state)
+        with self._manager() as manager:
+            # One of the same step can only be one that was found damaged.
+            shutil.rmtree(self.folder / str(step), ignore_errors=True)
+            manager.reload()
+            manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(layout(state)),
+                    record=ocp.args.JsonSave(record),
+                ),
+            )
 
     def restore(
         self, like: State, warn: Callable[[str], None]
@@ -176,7 +180,7 @@ def save_params(path: pathlib.Path, params: Any) -> None:
       CheckpointError: if it cannot be written.
     """
     try:
-        with _checkpointer() as checkpointer:
+        with uninterrupted(), _checkpointer() as checkpointer:
             checkpointer.save(path.resolve(), params, force=True)
     except Exception as error:  # TensorStore has no common class for a full disk
         raise CheckpointError(

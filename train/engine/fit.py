@@ -39,7 +39,12 @@ class Run:
     axes: arms.Policy
     tx: optax.GradientTransformation
     start_params: Any
-    checkpoints: checkpoint.Checkpoints | None  # None but in the first process
+
+    @property
+    def checkpoints(self) -> checkpoint.Checkpoints | None:
+        """Those of the run's folder; None but in the first process."""
+        folder = self.reporter.workdir
+        return folder and checkpoint.Checkpoints(folder / "checkpoints")
 
     @property
     def steps(self) -> int:
@@ -114,11 +119,9 @@ def begin(
     steps = config.epochs * epoch_steps(config, task)
     tx = optimizer(config, task.recipe, steps, projection)
     state = init_state(variables, tx)
-    folder = reporter.workdir and reporter.workdir / "checkpoints"
     run = Run(
         config, task, reporter, stop, all_devices(), step_key, axes, tx,
         jax.device_get(state.params),
-        checkpoint.Checkpoints(folder) if folder else None,
     )  # fmt: skip
     return run, state
 
@@ -148,8 +151,10 @@ def train(run: Run, state: State, progress: Progress) -> State:
     )
     held_out = HeldOut(split, batch, size(examples), program.evaluate, run.task.score)
     names = [name for part in ("train", split) for name in run.task.score.names(part)]
-    run.reporter.compiled(program.compile_seconds, names)
     with run.stop.deferred():
+        run.reporter.begin()
+        run.stop.remedy = run.reporter.how_to_resume
+        run.reporter.compiled(program.compile_seconds, names)
         while progress.epoch <= run.config.epochs:
             state, progress = one_epoch(run, program, feed, state, held_out, progress)
     return state

@@ -11,6 +11,7 @@ import rich.console
 import rich.progress
 
 from optax_gc import describe
+from train import faults
 from train.config import Config
 from train.record import pictures, workdir
 from train.record.about import About
@@ -28,20 +29,27 @@ from train.record.shares import Shares
 class Reporter:
     """Shows a run on a console and keeps its record in a folder.
 
-    Attributes:
-      workdir: the folder; without one nothing is written.
-      how_to_resume: what a user is told who has stopped the run.
+    The folder is made when the run begins to train: what cannot be begun leaves nothing
+    behind.
     """
 
     def __init__(
         self,
-        folder: pathlib.Path | None,
+        folder: workdir.Folder | pathlib.Path | None,
         console: rich.console.Console,
-        how_to_resume: str = "",
+        remedy: Callable[[pathlib.Path], str] = lambda folder: "",
     ):
-        self.workdir = folder
+        """Makes a reporter.
+
+        Args:
+          folder: the run's; without one nothing is written.
+          console: where the run is shown.
+          remedy: from the folder to what a user is told who has stopped the run.
+        """
+        named = isinstance(folder, pathlib.Path)
+        self.folder = workdir.Folder(folder) if named else folder
         self.console = console
-        self.how_to_resume = how_to_resume
+        self.remedy = remedy
         self.history: list[Metrics] = []
         self.shares = Shares()
         self.compile_seconds: float | None = None
@@ -55,6 +63,16 @@ class Reporter:
             transient=True,
             disable=not console.is_terminal,
         )
+
+    @property
+    def workdir(self) -> pathlib.Path | None:
+        """The folder; of a new run it may be another one until it has begun."""
+        return self.folder and self.folder.path
+
+    @property
+    def how_to_resume(self) -> str:
+        """What a user is told who has stopped the run."""
+        return self.remedy(self.workdir) if self.workdir else ""
 
     @property
     def after_divergence(self) -> str:
@@ -72,28 +90,19 @@ class Reporter:
         self.say(f"warning: {text}")
 
     def start(self, config: Config, about: About) -> None:
-        """Shows the data; writes config.json, or compares it with the one there.
+        """Shows the data, and compares them with those of the run in the folder.
 
         Raises:
-          UsageError: if the run in the folder was on other data.
+          UsageError: if that was on other data.
+          Failure: if another process has the folder, or its record is damaged.
         """
         self.config, self.about = config, about
         if card := unused_card():
             self.warn(card)
         self.say(f"Data     {about.name}: {about.reason}")
         self.say(f"         {about.text}")
-        if self.workdir and (self.workdir / "config.json").exists():
-            text = (self.workdir / "config.json").read_text()
-            about.check_same(json.loads(text)["dataset"])
-            return
-        self.write_json(
-            "config.json",
-            {
-                "config": dataclasses.asdict(config),
-                "dataset": about.record,
-                **environment(),
-            },
-        )
+        if self.workdir and (self.workdir / workdir.CONFIG).exists():
+            about.check_same(workdir.read_config(self.folder.own())["dataset"])
 
     def model(
         self,
@@ -149,6 +158,25 @@ class Reporter:
             lines = workdir.read_lines(path)
             kept = [line for line in lines if line["step"] <= steps_done]
             workdir.write_lines(path, kept)
+
+    def begin(self) -> None:
+        """Makes the folder of a new run, and writes config.json.
+
+        Raises:
+          Failure: if another process has the folder.
+          OSError: if it cannot be written.
+        """
+        if self.folder is None:
+            return
+        with faults.uninterrupted():
+            path = self.folder.begin() / workdir.CONFIG
+            if not path.exists():
+                record = {
+                    "config": dataclasses.asdict(self.config),
+                    "dataset": self.about.record,
+                    **environment(),
+                }
+                workdir.write_json(path, record)
 
     def compiled(self, seconds: float, names: Collection[str]) -> None:
         """Shows the compilation time; opens the table of epochs, with these metrics."""
@@ -237,7 +265,7 @@ class Reporter:
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
         if self.workdir:
-            with (self.workdir / name).open("a") as file:
+            with faults.uninterrupted(), (self.workdir / name).open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def finish(self, test: Metrics) -> None:
@@ -268,7 +296,8 @@ class Reporter:
                 "seed": self.config.seed,
             },
         )
-        files = sorted(path.name for path in self.workdir.iterdir())
+        names = sorted(path.name for path in self.workdir.iterdir())
+        files = [name for name in names if not name.startswith(".")]
         self.say(f"\nFiles in {self.workdir}: {', '.join(files)}")
 
     def show_figures(self, last: Metrics, test: Metrics) -> None:

@@ -1,10 +1,11 @@
 """The share of each kernel's gradient that the arm took, step by step."""
 
-import os
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
+
+from train.record import workdir
 
 FILE = "removed.npz"
 
@@ -39,7 +40,8 @@ class Shares:
     def save(self, folder: pathlib.Path) -> None:
         """Writes the file so that a reader sees all of it or the one before."""
         rows = [np.broadcast_to(row, len(self.paths)) for row in self.rows]
-        unfinished = folder / f"{FILE}.unfinished"
-        with unfinished.open("wb") as file:
+        with (
+            workdir.replaced(folder / FILE) as unfinished,
+            unfinished.open("wb") as file,
+        ):
             np.savez(file, paths=np.array(self.paths), shares=np.stack(rows))
-        os.replace(unfinished, folder / FILE)
