@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeAlias
 import tyro
 from rich.console import Console
 
-from train.config import keep_freed_memory, prepare_jax
+from train.config import Paths, keep_freed_memory, prepare_jax
 
 Record: TypeAlias = dict[str, Any]
 Part: TypeAlias = tuple[tuple[str, ...], Callable[..., Record], tuple[Any, ...]]
@@ -35,7 +35,7 @@ TOLERANCE = 0.02  # of the mean loss over the first steps, relative
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Paths):
     """Times training on this machine's devices, in at most eight minutes."""
 
     tasks: tuple[Literal["horses", "fashion", "shakespeare"], ...] = (

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from train import data
-from train.config import default_data_dir
+from train.config import Paths, default_data_dir
 from train.tasks.cnn import CONV_FEATURES, DENSE_FEATURES
 
 PEERS = pathlib.Path(__file__).parent / "peers"
@@ -39,7 +39,7 @@ print(json.dumps({"flop_per_second": 20 * 2 * 2048**3 / (time.perf_counter() - s
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Paths):
     """Times an epoch of ours against peers, in turn."""
 
     keras_python: pathlib.Path | None = None

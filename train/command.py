@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import tyro
 
+from train import compiled
 from train.config import Config, prepare_jax
 from train.faults import Failure, Stop
 
@@ -50,7 +51,7 @@ def ready_output() -> None:
     os.close(opened)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, pathlib.Path(os.devnull).open("w"))
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -74,7 +75,7 @@ def run(work: Callable[[Stop], None], *, debug: bool) -> int:
       debug: also show the traceback of a failure.
     """
     try:
-        with Stop().listening() as stop:
+        with Stop().listening() as stop, compiled.mended():
             work(stop)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and is_unread():
@@ -124,12 +125,15 @@ def train_once(
     def work(stop: Stop) -> None:
         config.check()
         prepare_jax()
+        if config.is_one_of_several:
+            # What its C++ logs of processes that end is told below, in a line.
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         # Imported here, not above, because JAX would slow --help down.
         from train.engine import processes
         from train.record import workdir
 
         processes.join(config)
-        with contextlib.ExitStack() as stack:
+        with processes.losses_told(config), contextlib.ExitStack() as stack:
             folder = None
             if processes.is_first():
                 workdir.check_free(config)
@@ -143,10 +147,14 @@ def train_once(
 
             kind = TensorBoardReporter if config.tensorboard else Reporter
             console = rich.console.Console(quiet=folder is None)
-            with processes.losses_told():
-                fit.fit(config, task, kind(folder, console, remedy), stop)
+            fit.fit(config, task, kind(folder, console, remedy), stop)
 
-    return run(work, debug=config.debug)
+    status = run(work, debug=config.debug)
+    if status and config.is_one_of_several:
+        from train.engine import processes
+
+        processes.leave(status)
+    return status
 
 
 def how_to_resume(

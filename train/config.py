@@ -158,6 +158,14 @@ class Config(Training):
     process_id: int | None = None
     """Number of this process, from 0, where JAX does not find it."""
 
+    patience: int = 60
+    """Seconds to wait for the other processes until they count as lost."""
+
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether other processes train the run too."""
+        return self.distributed or self.coordinator is not None
+
     def check(self) -> None:
         """Raises a `UsageError` that names the first field out of its range."""
         for field in ("epochs", "batch_size"):
@@ -194,7 +202,7 @@ class Config(Training):
 NOT_RESULTS = frozenset(
     {
         *("data_dir", "image", "debug", "workdir", "resume", "feed", "tensorboard"),
-        *("distributed", "coordinator", "num_processes", "process_id"),
+        *("distributed", "coordinator", "num_processes", "process_id", "patience"),
     }
 )  # options that a resumed run may have different
 
@@ -215,6 +223,8 @@ def check_arm(config: Config) -> None:
 
 def check_processes(config: Config) -> None:
     """Raises a `UsageError` if the options for several processes contradict."""
+    if config.patience < 1:
+        raise UsageError(f"--patience must be at least 1, got {config.patience}.")
     named = (config.coordinator, config.num_processes, config.process_id)
     if named.count(None) not in (0, 3):
         raise UsageError(
@@ -229,5 +239,8 @@ def check_processes(config: Config) -> None:
             f"got {config.process_id} of {config.num_processes}."
         )
     host, _, port = config.coordinator.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UsageError(f"--coordinator must be HOST:PORT, got {config.coordinator}.")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UsageError(
+            "--coordinator must be HOST:PORT, with a port from 1 to 65535, "
+            f"got {config.coordinator}."
+        )

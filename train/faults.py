@@ -129,16 +129,14 @@ def tidied(tidy: Callable[[], None]) -> Iterator[None]:
         tidy()
 
 
-NO_ROOM = ("no space left", "resource_exhausted", "quota exceeded", "file too large")
-
-
-def room_is_needed(error: BaseException | None) -> str | None:
-    """Returns what to do if the disk was full, which libraries say in many ways."""
+def is_full(error: BaseException | None) -> bool:
+    """Tells whether a full disk was the reason, which libraries say in many ways."""
+    full = ("no space left", "resource_exhausted", "quota exceeded")
     while error is not None:
-        if any(words in str(error).lower() for words in NO_ROOM):
-            return "Make room, then try again."
+        if any(words in str(error).lower() for words in full):
+            return True
         error = error.__cause__ or error.__context__
-    return None
+    return False
 
 
 def leave(status: int, text: str = "") -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from train import command, faults
+from train import command, compiled, faults
 from train.config import Config, prepare_jax
 from train.faults import Failure, Interrupted, Stop, UsageError
 from train.plan import TASKS, rates
@@ -40,6 +40,9 @@ def one_by_one(
       listener: is told how they go on.
       stop: the user's requests to stop.
     """
+    from train.engine import processes
+
+    processes.find_devices()
     data = TASKS[task].load_data(options)
     for run in runs:
         train(task, options, data, run, listener, stop)
@@ -142,8 +145,15 @@ def work(task: str, options: Any, waiting: Any, news: Any, cores: set[int]) -> N
     os.sched_setaffinity(0, cores)
     os.environ["JAX_NUM_CPU_DEVICES"] = str(len(cores))
     prepare_jax()
-    with contextlib.suppress(Interrupted), Stop(quiet=True).listening() as stop:
+    with (
+        contextlib.suppress(Interrupted),
+        Stop(quiet=True).listening() as stop,
+        compiled.mended(),
+    ):
         try:
+            from train.engine import processes
+
+            processes.find_devices()
             data = TASKS[task].load_data(options)
             while run := waiting.get():
                 train(task, options, data, run, Relay(news), stop)

@@ -13,8 +13,8 @@ from tensorflow_datasets.image_classification.horses_or_humans import HorsesOrHu
 
 from train.data import prepare, read
 from train.data.drawing.builder import Rendered
-from train.data.sets import Dataset, Text
-from train.faults import UsageError
+from train.data.sets import DataError, Dataset, Text
+from train.faults import Failure, UsageError
 
 IMAGES = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
 TEXT = {"text": tfds.features.Text}
@@ -109,16 +109,20 @@ def find(name: str, data_dir: pathlib.Path) -> tfds.core.DatasetBuilder:
         ):
             return tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # whatever making a builder, or its metadata, may raise
-        missing = prepare.what_is_missing(name, data_dir, error)
-        if missing is None and not (data_dir / name).is_dir():
-            raise unknown(name, data_dir) from error
-        remedy = missing or (
-            f"If what is in {data_dir / name} is damaged, name a folder with a whole "
-            "copy with --data-dir, or prepare it in a new one."
-        )
-        raise DataError(
-            f"the data set {name} cannot be used ({prepare.describe(error)}). {remedy}"
-        ) from error
+        raise unusable(name, data_dir, error) from error
+
+
+def unusable(name: str, data_dir: pathlib.Path, error: Exception) -> Failure:
+    """Returns the error that TFDS makes no builder of a name, with its remedy."""
+    remedy = prepare.what_is_missing(name, data_dir, error)
+    if remedy is None and not (name and (data_dir / name).is_dir()):
+        return unknown(name, data_dir)
+    remedy = remedy or (
+        f"If what is in {data_dir / name} is damaged, name a folder with a whole copy "
+        "with --data-dir, or prepare it in a new one."
+    )
+    why = prepare.describe(error)
+    return DataError(f"the data set {name} cannot be used ({why}). {remedy}")
 
 
 def unknown(name: str, data_dir: pathlib.Path) -> UsageError:

@@ -24,7 +24,7 @@ from train import faults
 from train.data import standin
 from train.data.drawing.builder import Rendered
 from train.data.sets import DataError
-from train.faults import Failure, room_is_needed
+from train.faults import Failure, is_full
 
 SERVER_PATIENCE = 3.0  # seconds that a data server is given to answer
 DOWNLOAD_PATIENCE = 30.0  # seconds without a byte after which a download has failed
@@ -190,10 +190,9 @@ def build(builder: tfds.core.DatasetBuilder) -> None:
     except Exception as error:  # TFDS has no common class for what can go wrong
         downloads = builder.data_dir_root / "downloads"
         damage = f"If an archive in {downloads} is damaged, delete it and try again."
-        remedy = (
-            what_is_missing(builder.name, builder.data_dir_root, error)
-            or room_is_needed(error)
-            or ("Try again." if drawn else damage)
+        other = "Try again." if drawn else damage
+        remedy = what_is_missing(builder.name, builder.data_dir_root, error) or (
+            f"Make room in {builder.data_dir_root}." if is_full(error) else other
         )
         raise DataError(
             f"{builder.name} could not be prepared ({describe(error)}). {remedy}"

@@ -15,7 +15,9 @@ from train.data.prepare import describe, what_is_missing
 from train.data.sets import DataError, Dataset, Split, Text
 from train.faults import UsageError
 
-LENT = "a tenth of each class of train, its images 2, 12, 22..., which has no test split"
+LENT = (
+    "a tenth of each class of train, its images 2, 12, 22..., which has no test split"
+)
 UNKNOWN_SIDE = 300  # pixels: the sides of images whose metadata tell no size
 CHUNK = 64  # images that a thread decodes in turn: one alone may be too little work
 # Values in an image from which on decoding one takes longer than the Python around it,

@@ -1,5 +1,6 @@
 """A run: its epochs, its checkpoints and its record."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -260,7 +261,18 @@ def save(run: Run, state: State, progress: Progress) -> None:
     if run.checkpoints:
         run.reporter.save_shares()
         done = (progress.epoch - 1) * run.steps + progress.steps
-        run.checkpoints.save(done, state, progress)
+        with told_how_to_go_on(run):
+            run.checkpoints.save(done, state, progress)
+
+
+@contextlib.contextmanager
+def told_how_to_go_on(run: Run) -> Iterator[None]:
+    """Adds to the error of what cannot be written how to go on once it can be."""
+    try:
+        yield
+    except checkpoint.CheckpointError as error:
+        text = f"{error} {run.reporter.how_to_resume}".strip()
+        raise checkpoint.CheckpointError(text) from error
 
 
 def finish(run: Run, state: State) -> None:
@@ -273,11 +285,12 @@ def finish(run: Run, state: State) -> None:
     metrics = {}
     if not ended and {"validation", "test"} <= run.task.splits.keys():
         metrics = evaluate_once(run.config, run.task, state, "test", run.mesh)
+    draw = None
     if folder and not ended:
         state = jax.device_get(state)
-        checkpoint.save_params(folder / "params", state.params)
-        if state.model_state:
-            checkpoint.save_params(folder / "model_state", state.model_state)
-        last = {**run.reporter.history[-1], **metrics}
-        run.task.draw(state.variables, last, folder)
-    run.reporter.finish(metrics)
+        with told_how_to_go_on(run):
+            checkpoint.save_params(folder / "params", state.params)
+            if state.model_state:
+                checkpoint.save_params(folder / "model_state", state.model_state)
+        draw = functools.partial(run.task.draw, state.variables)
+    run.reporter.finish(metrics, draw)

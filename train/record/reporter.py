@@ -13,7 +13,8 @@ import rich.progress
 from optax_gc import describe
 from train import faults
 from train.config import Config
-from train.record import pictures, workdir
+from train.faults import Failure
+from train.record import pictures, shares, workdir
 from train.record.about import About
 from train.record.console import (
     Metrics,
@@ -24,6 +25,8 @@ from train.record.console import (
 from train.record.environment import environment, unused_card
 from train.record.metrics import metrics_in, sentence
 from train.record.shares import Shares
+
+Draw = Callable[[Metrics, pathlib.Path], None]
 
 
 class Reporter:
@@ -139,25 +142,44 @@ class Reporter:
         """
         self.steps = steps
         if self.workdir:
-            for name in ("metrics.jsonl", "diagnostics.jsonl"):
-                path = self.workdir / name
-                if path.exists():
-                    workdir.write_lines(path, workdir.read_lines(path)[:epochs_done])
-            self.history = workdir.read_lines(self.workdir / "metrics.jsonl")
-            self.drop_evaluations(epochs_done * steps + steps_done)
-            self.shares.load(self.workdir, epochs_done * steps + steps_done)
+            self.go_on_with(self.workdir, epochs_done, epochs_done * steps + steps_done)
         if steps_done:
             step = f"step {steps_done} of {steps}"
-            self.say(f"\nGoing on after epoch {epochs_done + 1}, {step}")
+            self.say(f"\nGoing on in epoch {epochs_done + 1}, after {step}")
         elif epochs_done:
             self.say(f"\nGoing on after epoch {epochs_done}")
 
-    def drop_evaluations(self, steps_done: int) -> None:
-        path = self.workdir / "evaluations.jsonl"
-        if path.exists():
-            lines = workdir.read_lines(path)
-            kept = [line for line in lines if line["step"] <= steps_done]
-            workdir.write_lines(path, kept)
+    def go_on_with(self, folder: pathlib.Path, epochs: int, steps: int) -> None:
+        """Takes over the record of a run's first epochs and steps; drops the rest.
+
+        Raises:
+          Failure: if it is damaged, or has epochs that no checkpoint is of.
+        """
+        kept = {
+            folder / name: workdir.lines_until(folder / name, key, last)
+            for name, key, last in (
+                ("metrics.jsonl", "epoch", epochs),
+                ("diagnostics.jsonl", "epoch", epochs),
+                ("evaluations.jsonl", "step", steps),
+            )
+        }
+        if not steps and len(workdir.read_lines(folder / "metrics.jsonl")) > 1:
+            raise Failure(
+                f"{folder} has the record of a run and no checkpoint of it. Put back a "
+                "copy of its folder checkpoints, or train anew in another folder."
+            )
+        self.history = kept[folder / "metrics.jsonl"]
+        if len(self.history) < epochs:
+            self.warn(
+                f"{folder / 'metrics.jsonl'} has {len(self.history)} of the {epochs} "
+                "epochs that are done: what is shown of the others, and the training "
+                "time, is without them."
+            )
+        if not self.shares.load(folder, steps):
+            self.warn(f"{folder / shares.FILE} is damaged: its shares so far are lost.")
+        for path, lines in kept.items():
+            if path.exists():
+                workdir.write_lines(path, lines)
 
     def begin(self) -> None:
         """Makes the folder of a new run, and writes config.json.
@@ -268,13 +290,19 @@ class Reporter:
             with faults.uninterrupted(), (self.workdir / name).open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
-    def finish(self, test: Metrics) -> None:
+    def finish(self, test: Metrics, draw: Draw | None = None) -> None:
         """Shows the result; writes summary.json and curves.png.
 
         Args:
           test: the metrics of the test split, if it was opened now.
+          draw: from the run's last metrics and its folder: draws more into it.
         """
         self.progress.stop()
+        if not self.history:
+            raise Failure(
+                f"metrics.jsonl of {self.workdir} lacks the last epoch. Put back a "
+                "copy of it."
+            )
         last = self.history[-1]
         centralizes = self.config.gc or self.config.placebo
         total_seconds = sum(metrics["epoch_seconds"] for metrics in self.history)
@@ -282,7 +310,6 @@ class Reporter:
         self.say(f"Training time: {total_seconds:.2f} s")
         if self.workdir is None or self.had_ended:
             return
-        pictures.plot_run(self.history, self.workdir / "curves.png")
         self.write_json(
             "summary.json",
             {
@@ -296,6 +323,10 @@ class Reporter:
                 "seed": self.config.seed,
             },
         )
+        with faults.uninterrupted(), pictures.unless_undrawn(self.warn):
+            pictures.plot_run(self.history, self.workdir / "curves.png")
+            if draw is not None:
+                draw({**last, **test}, self.workdir)
         names = sorted(path.name for path in self.workdir.iterdir())
         files = [name for name in names if not name.startswith(".")]
         self.say(f"\nFiles in {self.workdir}: {', '.join(files)}")

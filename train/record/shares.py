@@ -26,16 +26,23 @@ class Shares:
         self.paths = list(removed)
         self.rows.append(np.fromiter(removed.values(), np.float32, len(removed)))
 
-    def load(self, folder: pathlib.Path, steps: int) -> None:
-        """Takes over the first `steps` of a run; NaN where its record has none."""
-        path = folder / FILE
-        if not path.exists():
-            self.rows = [np.array(np.nan, np.float32)] * steps
-            return
-        with np.load(path) as file:
-            self.paths = file["paths"].tolist()
-            self.rows = list(file["shares"][:steps])
+    def load(self, folder: pathlib.Path, steps: int) -> bool:
+        """Takes over the first `steps` of a run; NaN where its record has none.
+
+        Returns:
+          Whether the record is undamaged.
+        """
+        path, undamaged = folder / FILE, True
+        try:
+            with np.load(path) as file:
+                self.paths = file["paths"].tolist()
+                self.rows = list(file["shares"][:steps])
+        except FileNotFoundError:
+            pass
+        except Exception:  # whatever reading a damaged file may raise
+            undamaged = False
         self.rows += [np.array(np.nan, np.float32)] * (steps - len(self.rows))
+        return undamaged
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes the file so that a reader sees all of it or the one before."""

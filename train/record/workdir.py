@@ -346,10 +346,28 @@ def read_line(path: pathlib.Path, number: int, line: bytes) -> dict[str, Any]:
             return found
     except ValueError:
         pass
-    raise Failure(
+    raise damaged_line(path, number)
+
+
+def damaged_line(path: pathlib.Path, number: int) -> Failure:
+    """Returns the error that a line of a run's record cannot be used."""
+    return Failure(
         f"line {number} of {path} is damaged. Put back a copy of the file, or remove "
-        "that line and all after it."
+        "that line and go on without it."
     )
+
+
+def lines_until(path: pathlib.Path, key: str, last: int) -> list[dict[str, Any]]:
+    """Returns the lines of a file whose number, an epoch or a step, is `last` or less.
+
+    Raises:
+      Failure: if one of them is damaged.
+    """
+    lines = read_lines(path)
+    for i, line in enumerate(lines, 1):
+        if not isinstance(line.get(key), int):
+            raise damaged_line(path, i)
+    return [line for line in lines if line[key] <= last]
 
 
 def write_lines(path: pathlib.Path, lines: Iterable[dict[str, Any]]) -> None:
