@@ -46,8 +46,8 @@ class Options(Paths):
     quick: bool = False
     """A few small examples and updates, to see that it runs."""
 
-    out: pathlib.Path = pathlib.Path("accelerator.json")
-    """File to write, in JSON."""
+    out: pathlib.Path | None = None
+    """File to write what is measured to, in JSON."""
 
 
 def parts(options: Options) -> Iterator[Part]:
@@ -118,7 +118,8 @@ def measure(options: Options, console: Console) -> Record:
         console.print(f"{', '.join(path)}: {found.get('failed', f'{seconds:.0f} s')}")
         record["seconds"] = time.perf_counter() - start
         conclude(record)
-        options.out.write_text(json.dumps(record, indent=1))
+        if options.out:
+            options.out.write_text(json.dumps(record, indent=1))
     return record
 
 
@@ -178,7 +179,8 @@ def main() -> None:
     console = Console(width=120)
     record = measure(options, console)
     console.print(*accelerator_tables.tables(record), sep="\n")
-    console.print(f"Written to {options.out}.", highlight=False)
+    if options.out:
+        console.print(f"Written to {options.out}.", highlight=False)
 
 
 if __name__ == "__main__":

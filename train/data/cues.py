@@ -61,7 +61,9 @@ def best_test_accuracy(
 
 def main() -> None:
     """Prints the accuracies on the mean colour and on 16x16 thumbnails."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m train.data.cues", description=main.__doc__
+    )
     parser.add_argument(
         "--data-dir",
         type=expanded,

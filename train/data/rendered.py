@@ -34,7 +34,10 @@ def contact_sheet(rows: int, columns: int, side: int = 150) -> Image.Image:
 
 def main() -> None:
     """Writes a contact sheet."""
-    parser = argparse.ArgumentParser(description="Draw a contact sheet of the dataset.")
+    parser = argparse.ArgumentParser(
+        prog="python -m train.data.rendered",
+        description="Draw a contact sheet of the dataset.",
+    )
     parser.add_argument("path", type=expanded, help="the PNG to write")
     parser.add_argument("--rows", type=int, default=6, help="images down the sheet")
     parser.add_argument("--columns", type=int, default=8, help="images across it")

@@ -178,7 +178,9 @@ def published_text(section: Section, runs: Sequence[Run]) -> list[str]:
 
 def main() -> None:
     """Writes the page and the pictures of the records below a folder anew."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m train.record.page", description=main.__doc__
+    )
     parser.add_argument("root", type=expanded, help="such as results/first")
     root = parser.parse_args().root
     for section in SECTIONS:

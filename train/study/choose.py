@@ -61,7 +61,9 @@ def wrong(losses: sweep.Losses, arm: str) -> str | None:
 
 def main() -> int:
     """Runs the command and returns its exit status."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m train.study.choose", description=main.__doc__
+    )
     parser.add_argument("root", type=expanded, help="such as results")
     parser.add_argument("task", choices=[task.name for task in TASKS])
     args = parser.parse_args()

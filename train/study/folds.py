@@ -67,7 +67,9 @@ def stage(data_dir: pathlib.Path, name: str, files: dict[str, bytes]) -> None:
 
 def main() -> int:
     """Writes the five folders and returns the command's exit status."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m train.study.folds", description=main.__doc__
+    )
     parser.add_argument("archive", type=expanded, help="horse-or-human.zip")
     parser.add_argument("out", type=expanded, help="a new folder")
     args = parser.parse_args()
