@@ -8,14 +8,20 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from train.faults import Interrupted
+
 TOKEN = 16  # bytes, by which the first process knows the others from strangers
-BYE = b"."  # of a process that has come to its end
+BYE, FAILED = b".", b"!"  # what a process says last
+GRACE = (
+    0.5  # seconds in which one that has failed leaves the others to fail by the same
+)
 PATIENCE = 10.0  # seconds to reach the first process
 
 
@@ -45,8 +51,12 @@ def line(host: str | None, lost: Callable[[], None]) -> Iterator[None]:
                 connection = socket.create_connection((name, port), PATIENCE)
                 connection.sendall(token)
                 ends.watch(connection)
-        yield
-        ends.say_bye()
+        try:
+            yield
+        except Exception as error:
+            ends.say(BYE if isinstance(error, Interrupted) else FAILED)
+            raise
+        ends.say(BYE)
 
 
 def listen() -> socket.socket:
@@ -94,15 +104,17 @@ class Ends:
         self.connections.append(connection)
         threading.Thread(target=self._wait, args=(connection,), daemon=True).start()
 
-    def say_bye(self) -> None:
-        """Tells the others that this process has come to its end."""
+    def say(self, last: bytes) -> None:
+        """Tells the others how this process has come to its end."""
         for connection in self.connections:
             with contextlib.suppress(OSError):
-                connection.sendall(BYE)
+                connection.sendall(last)
 
     def _wait(self, connection: socket.socket) -> None:
         last = b""
         with contextlib.suppress(OSError):
             last = connection.recv(1)
+        if last == FAILED:
+            time.sleep(GRACE)
         if last != BYE:
             self.lost()
