@@ -138,7 +138,8 @@ def unknown(name: str, data_dir: pathlib.Path) -> UsageError:
 def names(data_dir: pathlib.Path) -> list[str]:
     """Returns the names that `--dataset` may have."""
     prepared = [path.name for path in data_dir.glob("*/") if path.is_dir()]
-    return ["auto", "rendered", *tfds.list_builders(), *prepared]
+    known = tfds.list_builders(with_community_datasets=False)
+    return ["auto", "rendered", *known, *prepared]
 
 
 def check_features(

@@ -40,13 +40,14 @@ def prepare(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
       DataError: if the data cannot be had.
     """
     root = pathlib.Path(builder.data_dir_root)
+    if not isinstance(builder, Rendered):
+        check_archives(builder)
     root.mkdir(parents=True, exist_ok=True)
     with preparing(root, builder.name):
         # Anew, because another process may have prepared it in the meantime.
         builder = type(builder)(data_dir=root, config=builder.builder_config)
         if not builder.is_prepared():
-            if not isinstance(builder, Rendered):
-                check_archives(builder)
+            warn_of_unpublished(builder)
             with faults.tidied(lambda: remove_unfinished(builder)):
                 build(builder)
     return builder
@@ -89,11 +90,7 @@ def remove_unfinished(builder: tfds.core.DatasetBuilder) -> None:
 
 
 def check_archives(builder: tfds.core.DatasetBuilder) -> None:
-    """Warns of archives that are not as published.
-
-    Raises:
-      DataError: if some are missing and their server does not answer.
-    """
+    """Raises a `DataError` if archives are missing and their server does not answer."""
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         raise DataError(
             f"{builder.name} has to be downloaded by hand, as its page of TFDS says. "
@@ -109,7 +106,6 @@ def check_archives(builder: tfds.core.DatasetBuilder) -> None:
             "or name the folder of prepared data with --data-dir"
             f"{drawings if builder.name == 'horses_or_humans' else ''}."
         )
-    warn_of_unpublished(builder)
 
 
 def archives(builder: tfds.core.DatasetBuilder) -> dict[pathlib.Path, str]:
