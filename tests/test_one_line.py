@@ -17,6 +17,10 @@ from conftest import make_dataset, pictures
 from train import compare, horses, image
 from train.record import workdir
 
+# TensorStore tells the event loop of a file that could not be read when it is closed.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 SHAPE = (94, 94, 3)
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -47,7 +47,8 @@ def prepare(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
         # Anew, because another process may have prepared it in the meantime.
         builder = type(builder)(data_dir=root, config=builder.builder_config)
         if not builder.is_prepared():
-            warn_of_unpublished(builder)
+            if not isinstance(builder, Rendered):
+                warn_of_unpublished(builder)
             with faults.tidied(lambda: remove_unfinished(builder)):
                 build(builder)
     return builder
