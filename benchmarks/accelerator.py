@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeAlias
 import tyro
 from rich.console import Console
 
-from train.config import keep_freed_memory, prepare_jax
+from train.config import Paths, keep_freed_memory, prepare_jax
 
 Record: TypeAlias = dict[str, Any]
 Part: TypeAlias = tuple[tuple[str, ...], Callable[..., Record], tuple[Any, ...]]
@@ -35,7 +35,7 @@ TOLERANCE = 0.02  # of the mean loss over the first steps, relative
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Paths):
     """Times training on this machine's devices, in at most eight minutes."""
 
     tasks: tuple[Literal["horses", "fashion", "shakespeare"], ...] = (
@@ -46,8 +46,8 @@ class Options:
     quick: bool = False
     """A few small examples and updates, to see that it runs."""
 
-    out: pathlib.Path = pathlib.Path("accelerator.json")
-    """File to write, in JSON."""
+    out: pathlib.Path | None = None
+    """File to write what is measured to, in JSON."""
 
 
 def parts(options: Options) -> Iterator[Part]:
@@ -118,7 +118,8 @@ def measure(options: Options, console: Console) -> Record:
         console.print(f"{', '.join(path)}: {found.get('failed', f'{seconds:.0f} s')}")
         record["seconds"] = time.perf_counter() - start
         conclude(record)
-        options.out.write_text(json.dumps(record, indent=1))
+        if options.out:
+            options.out.write_text(json.dumps(record, indent=1))
     return record
 
 
@@ -178,7 +179,8 @@ def main() -> None:
     console = Console(width=120)
     record = measure(options, console)
     console.print(*accelerator_tables.tables(record), sep="\n")
-    console.print(f"Written to {options.out}.", highlight=False)
+    if options.out:
+        console.print(f"Written to {options.out}.", highlight=False)
 
 
 if __name__ == "__main__":

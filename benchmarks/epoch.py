@@ -23,9 +23,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from train import data
-from train.config import default_data_dir
-from train.tasks.cnn import CONV_FEATURES, DENSE_FEATURES
+from train.config import Paths, default_data_dir
 
 PEERS = pathlib.Path(__file__).parent / "peers"
 MATMUL = """
@@ -39,7 +37,7 @@ print(json.dumps({"flop_per_second": 20 * 2 * 2048**3 / (time.perf_counter() - s
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Paths):
     """Times an epoch of ours against peers, in turn."""
 
     keras_python: pathlib.Path | None = None
@@ -130,6 +128,8 @@ def layer_flop(side):
 
     For its value, its kernel's gradient and, but for the first layer, its input's.
     """
+    from train.tasks.cnn import CONV_FEATURES, DENSE_FEATURES
+
     flop, channels = {}, 3
     for i, features in enumerate(CONV_FEATURES):
         times = 2 if i == 0 else 3
@@ -171,6 +171,8 @@ def report(results, flop, flop_per_second):
 
 
 def main(options):
+    from train import data
+
     dataset = data.load(options.dataset, options.data_dir)
     images, labels = dataset.train.images, dataset.train.labels
     name = dataset.name.split("/")[0]
@@ -194,4 +196,4 @@ def main(options):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Options, prog="python -m benchmarks.epoch"))

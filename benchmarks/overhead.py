@@ -7,7 +7,6 @@ The arms are the optimizer alone, behind `optax_gc.centralize_gradients` and beh
 `optax.centralize`. They differ in nothing else: same process, same buffers, same round.
 """
 
-import argparse
 import os
 import time
 from collections import deque
@@ -25,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import optax_gc
-from benchmarks import trees
+from benchmarks import commands, trees
 
 Seconds: TypeAlias = dict[str, list[float]]
 
@@ -186,14 +185,7 @@ def measure_growth(sizes: Sequence[int]) -> Table:
 
 def main() -> None:
     """Measures what the flags ask for and prints the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="small trees, few rounds")
-    parser.add_argument(
-        "--rounds", type=int, help="of all arms (default: 60, quick 10)"
-    )
-    args = parser.parse_args()
+    args = commands.parse("overhead")
     models = {"CNN": trees.cnn} if args.quick else MODELS
     rounds = args.rounds or (10 if args.quick else 60)
     console = Console(width=88)

@@ -1,10 +1,12 @@
 """How much of each kernel's gradient centralizing removes, by what feeds the kernel.
 
-    python -m benchmarks.removed    # 2 to 3 minutes on 2 cores, no network
+    python -m benchmarks.removed            # 2 to 3 minutes on 2 cores, no network
+    python -m benchmarks.removed --write    # and keeps what it finds
 
 Small networks at their start and after a short training without GC, one seed: decoders
 on the text of this repository's licence, convolutional networks on the drawn horses and
-humans. A share is the mean over ten batches. Writes docs/removed.json and its picture.
+humans. A share is the mean over ten batches. With `--write` the tables go into
+docs/removed.json, with their picture beside it.
 """
 
 import dataclasses
@@ -22,6 +24,7 @@ from flax import linen as nn
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import commands
 from optax_gc import describe, removed_energy
 from train.data.drawing import scene
 
@@ -318,7 +321,8 @@ def draw_shares(panel: Any, groups: dict[str, list[dict[str, Any]]], ink: str) -
 
 
 def main() -> None:
-    """Measures, prints, and writes the record and the picture."""
+    """Measures and prints, and if asked writes the record and the picture."""
+    options = commands.parse("removed")
     images, labels = draw(IMAGES)
     measured = [
         measure(*case)
@@ -330,8 +334,9 @@ def main() -> None:
         "kernels": [row for _, rows in measured for row in rows],
     }
     show(record)
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
-    plot(record, RECORD.with_suffix(".png"))
+    if options.write:
+        RECORD.write_text(json.dumps(record, indent=1) + "\n")
+        plot(record, RECORD.with_suffix(".png"))
 
 
 if __name__ == "__main__":

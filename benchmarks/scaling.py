@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import commands
 from train.config import prepare_jax
 from train.horses import Config
 
@@ -55,7 +56,7 @@ def main():
     )
     for batch, side, images in ROWS:
         sizes = map(str, (batch, side, images))
-        command = [sys.executable, "-m", "benchmarks.scaling", *sizes]
+        command = [sys.executable, "-m", "benchmarks.scaling", "--row", *sizes]
         output = subprocess.run(command, check=True, capture_output=True).stdout
         seconds, peak = json.loads(output)
         table.add_row(
@@ -68,7 +69,7 @@ def main():
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        print(json.dumps(row(*map(int, sys.argv[1:]))))
+    if sizes := commands.parse("scaling").row:
+        print(json.dumps(row(*sizes)))
     else:
         main()

@@ -8,7 +8,6 @@ Of the program of one chip we count the bytes that it moves between HBM and the 
 by the logical shapes, and the operands of its collectives.
 """
 
-import argparse
 import importlib.util
 import math
 import os
@@ -23,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import overhead, trees
+from benchmarks import commands, overhead, trees
 from optax_gc import describe
 
 # No metadata server is asked, and no file locks a TPU that is not there.
@@ -182,11 +181,7 @@ def summary(found: dict[str, tuple[int, int]]) -> str:
 
 def main() -> None:
     """Prints the tables that the flags ask for, or what is missing."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", choices=overhead.MODELS, default="GPT-2")
-    args = parser.parse_args()
+    args = commands.parse("tpu_aot")
     if importlib.util.find_spec("libtpu") is None:
         sys.exit(
             "libtpu is not installed: pip install libtpu==0.0.42.1 (no TPU needed)"

@@ -2,14 +2,13 @@
 
     uv venv --python 3.11 zoo
     uv pip install --python zoo --no-deps -r benchmarks/zoo-requirements.txt -e .
-    zoo/bin/python benchmarks/zoo.py [--libraries haiku keras ...]
+    zoo/bin/python -m benchmarks.zoo [--libraries haiku keras ...]
 
 The truth about a leaf is what its layer's own definition says, by class and attributes
 (`zoo_models`). `fan_in` is given the parameters, `traced_fan_in` the forward pass too.
 Nothing is loaded or downloaded: everything is traced with shapes alone.
 """
 
-import argparse
 import functools
 import importlib
 import os
@@ -26,8 +25,9 @@ import jax
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from zoo_models.model import Model, verdict
 
+from benchmarks import commands
+from benchmarks.zoo_models.model import Model, verdict
 from optax_gc import describe, fan_in, traced_fan_in
 
 # The module that has a library's models, and the distribution whose version is told.
@@ -113,7 +113,7 @@ def read_libraries(names: Sequence[str], console: Console) -> tuple[Table, list[
     for name in names:
         module, distribution = LIBRARIES[name]
         try:
-            library = importlib.import_module(f"zoo_models.{module}")
+            library = importlib.import_module(f"benchmarks.zoo_models.{module}")
         except ImportError as error:
             console.print(f"{name} is left out: no module named {error.name!r}.")
             continue
@@ -138,7 +138,7 @@ def seconds(function: Callable[[], Any]) -> float:
 
 def time_reading(rounds: int) -> Table:
     """Returns a table of the time to trace three models, and to trace and read them."""
-    models = importlib.import_module("zoo_models.huggingface").MODELS
+    models = importlib.import_module("benchmarks.zoo_models.huggingface").MODELS
     table = blank_table("model", "`make_jaxpr`, s", "`traced_fan_in`, s", "ratio")
     for title, name in TIMED.items():
         model = models[name]()
@@ -164,14 +164,7 @@ def blank_table(*columns: str) -> Table:
 
 def main() -> None:
     """Reads what the flags ask for and prints the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--libraries", nargs="+", choices=LIBRARIES, default=[*LIBRARIES]
-    )
-    parser.add_argument("--rounds", type=int, default=7, help="of timing; 0 for none")
-    args = parser.parse_args()
+    args = commands.parse("zoo")
     # The models are JAX's, whatever else is installed, and nothing is worth a GPU.
     jax.config.update("jax_platforms", "cpu")
     os.environ.update(KERAS_BACKEND="jax", USE_TF="0", USE_TORCH="0")

@@ -174,19 +174,29 @@ def all_but_first(tree: PyTree) -> PyTree:
 
 
 def check(spec: Any) -> None:
-    """Refuses what is no `AxesSpec`."""
-    if not callable(spec) and not isinstance(spec, Mapping):
+    """Refuses what is no `AxesSpec`, and says what to write instead."""
+    if callable(spec) or isinstance(spec, Mapping):
+        return
+    rule = (
+        "`axes` must be a policy (fan_in, traced_fan_in(...), all_but_last, "
+        "all_but_first or your own function) or a mapping of path patterns to axes, "
+    )
+    if isinstance(spec, Choice):  # of a step number, for which it was taken
         raise TypeError(
-            "`axes` must be a policy (fan_in, traced_fan_in(...), all_but_last, "
-            "all_but_first or your own function) or a mapping of path patterns to "
-            f"axes, got {spec!r}."
+            f"{rule}got what a policy returns. Under `optax.inject_hyperparams` say "
+            'static_args="axes": it calls every other function as a schedule.'
         )
+    hint = ""
+    if isinstance(spec, int | Sequence) and not isinstance(spec, str):
+        hint = f" For the same axes of every kernel write {{'*kernel': {spec!r}}}."
+    raise TypeError(f"{rule}got {spec!r}.{hint}")
 
 
 def resolve(tree: PyTree, spec: AxesSpec) -> PyTree:
     """Returns a tree of the structure of `tree`, with what `spec` says of each leaf."""
+    check(spec)
     policy = _overrides(spec) if isinstance(spec, Mapping) else spec
-    answer = policy(tree)
+    answer = _ask(policy, tree)
     try:
         choices = jax.tree.map(lambda _, axes: _as_choice(axes), tree, answer)
     except ValueError as error:
@@ -195,6 +205,30 @@ def resolve(tree: PyTree, spec: AxesSpec) -> PyTree:
             f"or None at each leaf. {error}"
         ) from error
     return tree_map_with_path(_leaf, tree, choices)
+
+
+def _ask(policy: Policy, tree: PyTree) -> PyTree:
+    """Returns what a policy says of a tree; what it raises says what became of it."""
+    try:
+        return policy(tree)
+    except ValueError as error:
+        if wrapper := _wrapper(tree):
+            raise ValueError(
+                f"{error} This is a tree as under `{wrapper}`: centralize before it, "
+                f"optax.chain(centralize_gradients(axes), {wrapper}(...))."
+            ) from error
+        raise
+
+
+def _wrapper(tree: PyTree) -> str:
+    """Returns the transformation of Optax that has made such a tree, if one has."""
+    keyed = jax.tree_util.tree_leaves_with_path(tree)
+    if [path for path, _ in keyed] == [()] and len(_shape(keyed[0][1])) == 1:
+        return "optax.flatten"
+    halves = (GetAttrKey("real"), GetAttrKey("imaginary"))
+    if any(path and path[-1] in halves for path, _ in keyed):
+        return "optax.contrib.split_real_and_imaginary"
+    return ""
 
 
 def notes(leaves: Sequence[Leaf], spec: AxesSpec) -> list[str]:
@@ -222,8 +256,11 @@ def notes(leaves: Sequence[Leaf], spec: AxesSpec) -> list[str]:
 
 def normalize(axes: Iterable[int] | int, shape: Shape, place: str) -> Shape:
     """Returns `axes` as ascending non-negative ints; the errors end with `place`."""
+    listed = [*axes] if isinstance(axes, Iterable) else [axes]
     try:
-        given = [*map(operator.index, axes if isinstance(axes, Iterable) else [axes])]
+        if any(isinstance(axis, bool) for axis in listed):
+            raise TypeError("a bool is no axis")
+        given = [*map(operator.index, listed)]
     except TypeError as error:
         raise TypeError(f"`axes` must be ints, got {axes!r} for {place}") from error
     rank = len(shape)

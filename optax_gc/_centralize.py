@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,6 +42,12 @@ def centralize(x: jax.typing.ArrayLike, axes: int | Sequence[int]) -> jax.Array:
     References:
       Yong et al., `Gradient Centralization <https://arxiv.org/abs/2004.01461>`_, 2020
     """
+    if isinstance(x, Mapping) or any(hasattr(leaf, "dtype") for leaf in _parts(x)):
+        raise TypeError(
+            f"`x` must be one array, got a {type(x).__name__} of {len(_parts(x))} "
+            "leaves. For a tree write centralize_gradients(axes).update(tree, "
+            "optax.EmptyState())[0], with a policy for axes."
+        )
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         raise TypeError(
@@ -50,6 +56,12 @@ def centralize(x: jax.typing.ArrayLike, axes: int | Sequence[int]) -> jax.Array:
     axes = normalize(axes, x.shape, f"an array of shape {x.shape}.")
     wide = widen(x)
     return (wide - jnp.mean(wide, axes, keepdims=True)).astype(x.dtype)
+
+
+def _parts(x: Any) -> list[Any]:
+    """Returns the leaves of a tree; none of an array, which is one itself."""
+    leaves = jax.tree.leaves(x)
+    return [] if len(leaves) == 1 and leaves[0] is x else leaves
 
 
 def widen(x: jax.Array) -> jax.Array:

@@ -182,18 +182,30 @@ def describe(
 def _measured(resolved: PyTree, updates: PyTree, axes: AxesSpec) -> PyTree:
     """Returns the rows with the shares that centralizing removes of `updates`."""
 
-    def measure(row: Leaf, share: jax.Array) -> Leaf:
-        return (
-            row if row.axes is None else dataclasses.replace(row, removed=float(share))
-        )
+    def measure(row: Leaf | None, update: Any, share: jax.Array | None) -> Leaf | None:
+        if row is None or row.axes is None:
+            return row
+        if update is None or share is None:
+            raise TypeError(
+                "`updates` must have an array wherever a leaf is centralized, got None "
+                f"for {row.path!r}. Pass the gradients of a batch with respect to all "
+                f"of `params`, or leave it alone with {{{row.path!r}: None}}."
+            )
+        return dataclasses.replace(row, removed=float(share))
 
     try:
-        return jax.tree.map(measure, resolved, removed_energy(updates, axes))
+        return jax.tree.map(
+            measure, resolved, updates, removed_energy(updates, axes), is_leaf=_is_none
+        )
     except ValueError as error:
         raise ValueError(
             f"`updates` must have the structure of `params`, got {error}. Pass the "
             "gradients of a batch with respect to all of `params`."
         ) from error
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
 
 
 def removed_energy(updates: PyTree, axes: AxesSpec = fan_in) -> PyTree:

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
 from jax.sharding import Mesh
 from rich.console import Console
-from zoo_models import model as zoo_model
 
-from benchmarks import epoch, layers, overhead, tilings, tpu_aot, trees
+from benchmarks import commands, epoch, layers, overhead, tilings, tpu_aot, trees, zoo
+from benchmarks.zoo_models import model as zoo_model
 
 # Four chips, kernel sharded on its fan-in: a prefetch, a reduction, a fused update.
 HLO = """\
@@ -154,6 +153,11 @@ def test_centralizing_accesses_more_bytes_than_the_floor(tiny, compiled):
     assert overhead.FLOOR["rmsprop"] <= alone < ours
 
 
+def test_the_names_of_options_are_those_of_the_benchmarks():
+    assert tuple(zoo.LIBRARIES) == commands.LIBRARIES
+    assert tuple(overhead.MODELS) == commands.MODELS
+
+
 def test_quick_mode_prints_every_table(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["overhead.py", "--quick", "--rounds", "1"])
     monkeypatch.setattr(trees, "cnn", lambda: trees.many_leaves(4))
@@ -216,7 +220,8 @@ def test_missing_libtpu_is_one_line_with_the_remedy(monkeypatch):
 )
 def test_axes_of_a_librarys_layers_are_those_of_their_definitions(library, name):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        model = importlib.import_module(f"zoo_models.{library}").MODELS[name]()
+        module = importlib.import_module(f"benchmarks.zoo_models.{library}")
+        model = module.MODELS[name]()
         counts, faults = zoo.judge(model, zoo.READERS["traced_fan_in"](model))
     assert faults == []
     assert counts["leaves"] == len(model.truth) > 0
@@ -257,4 +262,5 @@ def test_missing_library_is_left_out_in_one_line(monkeypatch, capsys):
     monkeypatch.setitem(zoo.LIBRARIES, "gone", ("no_such_models", "gone"))
     zoo.read_libraries(["gone"], Console())
     printed = capsys.readouterr().out
-    assert printed == "gone is left out: no module named 'zoo_models.no_such_models'.\n"
+    missing = "benchmarks.zoo_models.no_such_models"
+    assert printed == f"gone is left out: no module named '{missing}'.\n"

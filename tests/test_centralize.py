@@ -10,7 +10,13 @@ import optax
 import pytest
 from conftest import double_precision
 
-from optax_gc import all_but_last, centralize, centralize_gradients
+from optax_gc import (
+    all_but_last,
+    centralize,
+    centralize_gradients,
+    fan_in,
+    traced_fan_in,
+)
 
 KERNEL = np.random.default_rng(0).normal(3.0, 1.0, (3, 3, 8, 5))
 
@@ -166,3 +172,52 @@ def test_an_empty_tree_is_no_reason_to_warn():
     # It initializes a tree with no leaves to tell the state's leaves apart.
     zeroed = optax.tree.map_params(tx, lambda leaf: 0 * leaf + 1, state)
     assert jnp.array_equal(zeroed[1].trace["kernel"], jnp.ones((3, 2)))
+
+
+TREE = {"Dense_0": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}}
+TRACED = traced_fan_in(
+    lambda params, x: x @ params["Dense_0"]["kernel"], TREE, jnp.ones((2, 4))
+)
+
+
+def updated(tx):
+    return tx.update(TREE, tx.init(TREE))
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: centralize(TREE, 0), r"one array, got a dict of 2 leaves\. For a"),
+        (
+            lambda: centralize([*TREE["Dense_0"].values()], 0),
+            "got a list of 2 leaves",
+        ),
+        (lambda: centralize(jnp.ones((4, 3)), True), "must be ints, got True for an"),
+        (lambda: centralize_gradients(0), r"got 0\. .* write \{'\*kernel': 0\}"),
+        (
+            lambda: updated(centralize_gradients({"*kernel": True})),
+            "must be ints, got True for 'Dense_0/kernel' of shape",
+        ),
+        (
+            lambda: updated(optax.inject_hyperparams(centralize_gradients)(fan_in)),
+            r'what a policy returns\. .*say static_args="axes"',
+        ),
+    ],
+    ids=["dict", "list", "bool", "int", "bool in a mapping", "inject_hyperparams"],
+)
+def test_what_is_no_array_or_no_axes_is_refused_with_what_to_write(act, message):
+    with pytest.raises(TypeError, match=message):
+        act()
+
+
+@pytest.mark.parametrize(
+    "wrapper", [optax.flatten, optax.contrib.split_real_and_imaginary]
+)
+def test_a_traced_policy_in_a_wrapper_that_renames_leaves_says_to_go_before_it(wrapper):
+    name = wrapper.__name__
+    whole = jax.tree.map(lambda x: x.astype(complex), TREE)
+    tx = wrapper(centralize_gradients(TRACED))
+    with pytest.raises(ValueError, match=rf"chain\(centralize_gradients.*{name}\("):
+        tx.init(whole)
+    before = optax.chain(centralize_gradients(TRACED), wrapper(optax.identity()))
+    assert before.init(whole)

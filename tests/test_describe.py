@@ -205,3 +205,17 @@ def test_a_line_of_several_has_the_range_of_what_is_removed_and_one_override():
     assert "? h_0..2/kernel: " in str(report)
     assert "Settle it with {'h_*/kernel': (0, 1)}" in str(report)
     assert not any(r.doubt for r in describe(params, {"h_*/kernel": (0, 1)}).rows)
+
+
+def test_an_update_that_is_none_is_told_by_its_leaf():
+    params = {"Dense_0": {"kernel": jnp.ones((4, 3)), "bias": None}}
+    report = describe(params, updates=params)  # None in both is no leaf
+    assert [row.removed for row in report.rows] == [1]
+    with pytest.raises(TypeError, match=r"got None for 'Dense_0/kernel'\. Pass"):
+        describe(params, updates={"Dense_0": {"kernel": None, "bias": None}})
+
+
+@pytest.mark.parametrize("measure", [describe, removed_energy])
+def test_an_int_for_a_policy_is_refused_with_what_to_write(measure):
+    with pytest.raises(TypeError, match=r"got 5\. .* write \{'\*kernel': 5\}"):
+        measure({"kernel": jnp.ones((4, 3))}, 5)

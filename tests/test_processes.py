@@ -175,8 +175,11 @@ def test_a_coordinator_that_is_not_there_is_one_line(
         raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out.\nAnd more.")
 
     monkeypatch.setattr(processes.jax.distributed, "initialize", not_there)
-    args = ["--coordinator=127.0.0.1:1", "--num-processes=2", "--process-id=1"]
-    assert horses.main([*args, f"--workdir={tmp_path}"]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: the other processes were not found (DEADLINE")
-    assert error.count("\n") == 1
+    args = ["--coordinator=127.0.0.1:1", "--num-processes=2", "--patience=1"]
+    for number, why in ((0, "DEADLINE"), (1, "[Errno 111]")):
+        more = [f"--process-id={number}", f"--workdir={tmp_path}"]
+        assert horses.main([*args, *more]) == 1
+        error = capsys.readouterr().err
+        found = f"error: the other processes were not found within 1 s ({why}"
+        assert error.startswith(found)
+        assert error.count("\n") == 1

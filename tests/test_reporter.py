@@ -36,14 +36,21 @@ def test_the_layers_are_listed_in_the_order_they_run_in():
 
 def test_default_workdirs_are_numbered_and_never_shared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    claimed = [str(workdir.claim(Config(gc=gc))) for gc in (True, True, False)]
-    assert claimed == ["runs/gc-seed0", "runs/gc-seed0-2", "runs/no-gc-seed0"]
+    claimed = [workdir.claim(Config(gc=gc)) for gc in (True, True, False)]
+    assert not [*tmp_path.iterdir()]  # made when there is something to write
+    paths = [str(folder.own()) for folder in claimed]
+    assert paths == ["runs/gc-seed0", "runs/gc-seed0-2", "runs/no-gc-seed0"]
+    for folder in reversed(claimed):
+        folder.close()
+    assert not [*tmp_path.iterdir()]  # nothing was written into them
 
 
 def test_an_empty_folder_may_be_a_workdir_and_a_file_may_not(tmp_path):
-    assert workdir.claim(Config(workdir=tmp_path)) == tmp_path
+    with workdir.claim(Config(workdir=tmp_path)) as folder:
+        assert folder.own() == tmp_path
+    assert not [*tmp_path.iterdir()]
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"got .*file, which is neither"):
+    with pytest.raises(UsageError, match=r"got .*file, which is a file"):
         workdir.claim(Config(workdir=tmp_path / "file"))
 
 

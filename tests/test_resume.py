@@ -251,7 +251,7 @@ def test_a_workdir_of_nothing_starts_anew(small_data_dir, whole, resume, tmp_pat
 def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
     (tmp_path / "thesis.tex").touch()
     assert horses.main([f"--workdir={tmp_path}", "--resume"]) == 2
-    assert "must be a run's folder or new" in capsys.readouterr().err
+    assert "must be a new or empty folder or that of a run" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

@@ -1,6 +1,10 @@
 """What the commands share: how they train once, how they fail, how they end."""
 
+import contextlib
+import functools
+import io
 import os
+import pathlib
 import select
 import shlex
 import sys
@@ -10,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import tyro
 
+from train import compiled
 from train.config import Config, prepare_jax
 from train.faults import Failure, Stop
 
@@ -23,6 +28,7 @@ def entry(main: Callable[[], int]) -> NoReturn:
     Where nobody reads its output any more, as behind `| head -n 1`, it ends quietly
     with status 1, as Rich does.
     """
+    ready_output()
     try:
         try:
             status = main()
@@ -32,6 +38,23 @@ def entry(main: Callable[[], int]) -> NoReturn:
         status = 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
+
+
+def ready_output() -> None:
+    """Makes standard output take any text, wherever it goes.
+
+    Closed, it is nowhere, lest a file that is opened take its number. What its encoding
+    lacks is written as an escape.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(opened)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def is_unread() -> bool:
@@ -45,16 +68,16 @@ def run(work: Callable[[Stop], None], *, debug: bool) -> int:
     """Runs a command's work and returns its exit status.
 
     That is 0, or after a failure, of which the user is told in one line, its status:
-    1, 2 for usage, 130 for SIGINT, 143 for SIGTERM.
+    1, 2 for usage, 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
 
     Args:
       work: is given the user's requests to stop.
       debug: also show the traceback of a failure.
     """
     try:
-        with Stop().listening() as stop:
+        with Stop().listening() as stop, compiled.mended():
             work(stop)
-    except (Failure, OSError) as error:
+    except Exception as error:
         if isinstance(error, BrokenPipeError) and is_unread():
             raise
         if debug:
@@ -63,17 +86,21 @@ def run(work: Callable[[Stop], None], *, debug: bool) -> int:
     return 0
 
 
-def complain(error: Failure | OSError) -> int:
+def complain(error: Exception) -> int:
     """Tells the user of an error in one line and returns the exit status."""
     print(f"error: {message(error)}", file=sys.stderr, flush=True)
     return error.status if isinstance(error, Failure) else 1
 
 
-def message(error: Failure | OSError) -> str:
+def message(error: Exception) -> str:
     """Returns what an error says, in one line."""
     text = str(error)
     if isinstance(error, OSError) and error.filename:
         text = f"{error.strerror}: {error.filename}"
+    elif not isinstance(error, Failure | OSError):  # one that nobody has foreseen
+        first = text.strip().partition("\n")[0][:200]
+        text = f"{type(error).__name__}: {first or 'no more is known'}. "
+        text += "--debug shows where."
     return " ".join(text.split())
 
 
@@ -93,33 +120,46 @@ def train_once(
       args: the command line.
     """
     config = tyro.cli(options, args=args, prog=f"python -m {module}")
+    remedy = functools.partial(how_to_resume, module, config, args)
 
     def work(stop: Stop) -> None:
         config.check()
         prepare_jax()
+        if config.is_one_of_several:
+            # What its C++ logs of processes that end is told below, in a line.
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         # Imported here, not above, because JAX would slow --help down.
         from train.engine import processes
         from train.record import workdir
 
         processes.join(config)
-        folder = workdir.claim(config) if processes.is_first() else None
-        task = load(config)
-        import rich.console
+        with processes.losses_told(config), contextlib.ExitStack() as stack:
+            folder = None
+            if processes.is_first():
+                workdir.check_free(config)
+                folder = stack.enter_context(workdir.claim(config))
+            task = load(config)
+            import rich.console
 
-        from train.engine import fit
-        from train.record.reporter import Reporter
-        from train.record.tensorboard import TensorBoardReporter
+            from train.engine import fit
+            from train.record.reporter import Reporter
+            from train.record.tensorboard import TensorBoardReporter
 
-        kind = TensorBoardReporter if config.tensorboard else Reporter
-        console = rich.console.Console(quiet=folder is None)
-        remedy = how_to_resume(module, config, args, folder) if folder else ""
-        with processes.losses_told():
+            kind = TensorBoardReporter if config.tensorboard else Reporter
+            console = rich.console.Console(quiet=folder is None)
             fit.fit(config, task, kind(folder, console, remedy), stop)
 
-    return run(work, debug=config.debug)
+    status = run(work, debug=config.debug)
+    if status and config.is_one_of_several:
+        from train.engine import processes
+
+        processes.leave(status)
+    return status
 
 
-def how_to_resume(module: str, config: Config, args: list[str], folder: object) -> str:
+def how_to_resume(
+    module: str, config: Config, args: list[str], folder: pathlib.Path
+) -> str:
     """Returns what to tell a user who has stopped the run."""
     more = [] if config.workdir else ["--workdir", str(folder)]
     more += [] if config.resume else ["--resume"]

@@ -14,7 +14,17 @@ from collections.abc import Mapping, Sequence
 
 import tyro
 
-from train import command, config, fashion, horses, image, jobs, plan, shakespeare
+from train import (
+    command,
+    config,
+    fashion,
+    faults,
+    horses,
+    image,
+    jobs,
+    plan,
+    shakespeare,
+)
 from train.config import Config
 from train.faults import Stop
 from train.record import workdir
@@ -67,13 +77,16 @@ def compare(options: plan.Options, stop: Stop) -> None:
     """Runs what is not finished yet and shows the outcome of all."""
     options.check()
     runs = plan.plan(options)
+    plan.check_out(options.out)
     for run in runs.values():
         # A later half starts from a first one that need not be there yet.
         config.Config.check(run)
-        workdir.claim(run)
+        workdir.check(run, "--out")
     config.prepare_jax()
-    run_all(options, runs, stop)
-    show(options)
+    with workdir.Folder(options.out) as folder:
+        folder.own()
+        run_all(options, runs, stop)
+        show(options)
 
 
 def run_all(options: plan.Options, runs: Mapping[str, Config], stop: Stop) -> None:
@@ -92,7 +105,7 @@ def run_all(options: plan.Options, runs: Mapping[str, Config], stop: Stop) -> No
         if options.jobs == 1:
             jobs.one_by_one(options.task, options, open_runs, overall, stop)
         else:
-            jobs.some_at_a_time(options.task, options, open_runs, overall)
+            jobs.some_at_a_time(options.task, options, open_runs, overall, stop)
 
 
 def epochs_left(run: Config) -> int:
@@ -118,8 +131,9 @@ def show(options: plan.Options) -> None:
         tables[f"{sentence(name)} at each learning rate"] = statistics.rates_table(
             runs, metric
         )
-        pictures.plot_rates(runs, metric, options.out / "rates.png")
-        pictured.append("rates.png")
+        with pictures.unless_undrawn(warn):
+            pictures.plot_rates(runs, metric, options.out / "rates.png")
+            pictured.append("rates.png")
         runs = statistics.at_best_rates(runs, metric)
         at = f", each arm at the rate of its lowest {name}"
     baseline = "none" if options.protocol == "paired" else "then-none"
@@ -135,8 +149,14 @@ def show(options: plan.Options) -> None:
     for title, (header, rows) in tables.items():
         if rows:
             print(f"\n{title}\n\n{statistics.terminal_table(header, rows)}")
-    pictures.plot_all(runs, options.out)
-    print(f"\nPictures in {options.out}: {', '.join(pictured)}")
+    with faults.uninterrupted(), pictures.unless_undrawn(warn):
+        pictures.plot_all(runs, options.out)
+        print(f"\nPictures in {options.out}: {', '.join(pictured)}")
+
+
+def warn(text: str) -> None:
+    """Tells the user of something that is no failure."""
+    print(f"warning: {text}")
 
 
 if __name__ == "__main__":

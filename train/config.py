@@ -18,10 +18,26 @@ Feed = Literal["auto", "host", "device"]
 Precision = Literal["float32", "bfloat16"]
 
 
+def expanded(path: str | pathlib.Path) -> pathlib.Path:
+    """Returns a path that a user has named: with their home for `~`.
+
+    A shell leaves the `~` of `--workdir=~/run` as it is.
+    """
+    return pathlib.Path(os.path.expanduser(path))
+
+
 def default_data_dir() -> pathlib.Path:
     """Returns the folder that TensorFlow Datasets itself would use."""
-    path = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return pathlib.Path(path).expanduser()
+    return expanded(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
+
+
+class Paths:
+    """A configuration whose paths are expanded, whoever makes it."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if isinstance(path := getattr(self, field.name), pathlib.Path):
+                object.__setattr__(self, field.name, expanded(path))
 
 
 def prepare_jax() -> None:
@@ -31,9 +47,9 @@ def prepare_jax() -> None:
     a device, and keeps the memory that a step frees for the next one. To be called
     before JAX is imported.
     """
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    folder = pathlib.Path(cache).expanduser() / "optax_gc" / "jax"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    cache = expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", cache / "optax_gc" / "jax")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(expanded(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         cores = os.cpu_count() or 1
@@ -58,7 +74,7 @@ def keep_freed_memory() -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataDir:
+class DataDir(Paths):
     """Where the data of a task are that TensorFlow Datasets prepares."""
 
     data_dir: pathlib.Path = dataclasses.field(default_factory=default_data_dir)
@@ -66,7 +82,7 @@ class DataDir:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Paths):
     """How a run trains, whatever its arm and its seed; a task sets the defaults."""
 
     epochs: int
@@ -142,6 +158,14 @@ class Config(Training):
     process_id: int | None = None
     """Number of this process, from 0, where JAX does not find it."""
 
+    patience: int = 60
+    """Seconds to wait for the other processes until they count as lost."""
+
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether other processes train the run too."""
+        return self.distributed or self.coordinator is not None
+
     def check(self) -> None:
         """Raises a `UsageError` that names the first field out of its range."""
         for field in ("epochs", "batch_size"):
@@ -178,7 +202,7 @@ class Config(Training):
 NOT_RESULTS = frozenset(
     {
         *("data_dir", "image", "debug", "workdir", "resume", "feed", "tensorboard"),
-        *("distributed", "coordinator", "num_processes", "process_id"),
+        *("distributed", "coordinator", "num_processes", "process_id", "patience"),
     }
 )  # options that a resumed run may have different
 
@@ -199,6 +223,8 @@ def check_arm(config: Config) -> None:
 
 def check_processes(config: Config) -> None:
     """Raises a `UsageError` if the options for several processes contradict."""
+    if config.patience < 1:
+        raise UsageError(f"--patience must be at least 1, got {config.patience}.")
     named = (config.coordinator, config.num_processes, config.process_id)
     if named.count(None) not in (0, 3):
         raise UsageError(
@@ -213,5 +239,8 @@ def check_processes(config: Config) -> None:
             f"got {config.process_id} of {config.num_processes}."
         )
     host, _, port = config.coordinator.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UsageError(f"--coordinator must be HOST:PORT, got {config.coordinator}.")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UsageError(
+            "--coordinator must be HOST:PORT, with a port from 1 to 65535, "
+            f"got {config.coordinator}."
+        )

@@ -1,8 +1,13 @@
 """How work fails and how it is stopped: what every room may raise."""
 
 import contextlib
+import os
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: terminal closed
 
 
 class Failure(Exception):  # noqa: N818, it covers interruptions too
@@ -26,39 +31,132 @@ class Interrupted(Failure):
 
 
 class Stop:
-    """The user's request to stop, by SIGINT or SIGTERM.
+    """The user's request to stop, by SIGINT, SIGTERM or SIGHUP.
 
-    A signal raises `Interrupted` at once, except inside `deferred`, where the first
-    one is only noted.
+    It ends the process at once, with one line, except inside `deferred`: there the
+    first request is noted, and obeyed where the work inside comes to its own end.
+
+    No handler raises anything: an exception would surface in whatever the main thread
+    is at, an import or a callback of a compiler, which may swallow it or fail by it. A
+    thread hears of the signal instead, also while the main one is in a library.
+
+    Attributes:
+      signum: the signal that was noted.
+      remedy: what the user is told beside its name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Makes a stop that nobody has asked for; a quiet one is obeyed silently."""
         self.signum: int | None = None
+        self.remedy = "Nothing was lost."
+        self._quiet = quiet
         self._deferring = False
+        self._state = threading.Lock()
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["Stop"]:
-        """Handles the two signals here instead of their previous handlers."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {signum: signal.signal(signum, self._handle) for signum in signals}
+        """Hears the signals here, instead of their previous handlers."""
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        threading.Thread(target=self._hear, args=(read,), daemon=True).start()
+        before = {
+            signum: signal.signal(signum, lambda *_: None)
+            for signum in SIGNALS
+            if not (signum == signal.SIGHUP and is_ignored(signum))  # as by nohup
+        }
+        wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         try:
             yield self
         finally:
+            signal.set_wakeup_fd(wakeup)
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+            os.close(write)  # which ends the thread
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Lets the work inside come to its own end."""
+        """Lets the work inside come to its own end.
+
+        Raises:
+          Interrupted: then, if it was to stop.
+        """
         self._deferring = True
         try:
             yield
         finally:
-            self._deferring = False
+            with self._state:
+                self._deferring = False
+        if self.signum is not None:
+            raise Interrupted(self.signum, self.remedy)
 
-    def _handle(self, signum: int, frame: object) -> None:
-        del frame
-        impatient = self.signum is not None
-        self.signum = signum
-        if impatient or not self._deferring:
-            raise Interrupted(signum)
+    def _hear(self, read: int) -> None:
+        while heard := os.read(read, 1):
+            if heard[0] in SIGNALS:
+                # Each by a thread of its own, because the first one may have to wait.
+                args = (heard[0],)
+                threading.Thread(target=self._obey, args=args, daemon=True).start()
+        os.close(read)
+
+    def _obey(self, signum: int) -> None:
+        with self._state:
+            again, self.signum = self.signum is not None, signum
+            if self._deferring and not again:
+                return
+        text = "" if self._quiet else f"error: {Interrupted(signum, self.remedy)}\n"
+        with contextlib.nullcontext() if again else _writing:
+            leave(128 + signum, text)
+
+
+_writing = threading.RLock()
+_unfinished: list[Callable[[], None]] = []
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Lets what is written inside be written whole before a signal ends the process."""
+    with _writing:
+        yield
+
+
+@contextlib.contextmanager
+def tidied(tidy: Callable[[], None]) -> Iterator[None]:
+    """Calls `tidy` at the end, also where a signal ends the process inside."""
+    _unfinished.append(tidy)
+    try:
+        yield
+    finally:
+        _unfinished.remove(tidy)
+        tidy()
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Tells whether a full disk was the reason, which libraries say in many ways."""
+    full = ("no space left", "resource_exhausted", "quota exceeded")
+    while error is not None:
+        if any(words in str(error).lower() for words in full):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def leave(status: int, text: str = "") -> None:
+    """Ends the process at once, wherever its threads are, with a text for the user."""
+    for tidy in reversed(_unfinished):
+        with contextlib.suppress(Exception):
+            tidy()
+    # Not by `sys.stderr`, which another thread may be holding.
+    with contextlib.suppress(OSError):
+        if text and os.isatty(2):
+            text = f"\r\x1b[K\x1b[?25h{text}"  # over a progress bar; the cursor again
+        os.write(2, text.encode())
+    os._exit(status)
+
+
+def is_ignored(signum: int) -> bool:
+    """Tells whether who started this process has it ignore a signal."""
+    return signal.getsignal(signum) is signal.SIG_IGN
+
+
+def is_command() -> bool:
+    """Tells whether `python -m` is importing the packages above a command."""
+    return sys.argv[:1] == ["-m"]

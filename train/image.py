@@ -8,7 +8,6 @@ docs/experiment.md says how the learning rates were chosen.
 """
 
 import dataclasses
-import os.path
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -60,10 +59,8 @@ class Training(config.Training):
     """Open the test split, once, after the last epoch."""
 
     def __post_init__(self) -> None:
-        """Expands `~` in the file's path, and takes the network's learning rate."""
-        if self.image:
-            path = pathlib.Path(os.path.expanduser(self.image))
-            object.__setattr__(self, "image", path)
+        """Takes the network's learning rate."""
+        super().__post_init__()
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", RATES[self.network])
 

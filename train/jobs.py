@@ -5,10 +5,11 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from train import command
+from train import command, compiled, faults
 from train.config import Config, prepare_jax
 from train.faults import Failure, Interrupted, Stop, UsageError
 from train.plan import TASKS, rates
@@ -39,6 +40,9 @@ def one_by_one(
       listener: is told how they go on.
       stop: the user's requests to stop.
     """
+    from train.engine import processes
+
+    processes.find_devices()
     data = TASKS[task].load_data(options)
     for run in runs:
         train(task, options, data, run, listener, stop)
@@ -55,17 +59,18 @@ def train(
     from train.engine.fit import fit
     from train.record.overall import Member
 
-    try:
-        fit(run, TASKS[task].task(run, data), Member(run.workdir, listener), stop)
-    except Diverged as error:
-        if len(rates(options)) == 1:
-            raise
-        workdir.write(run.workdir / workdir.DIVERGED, f"{error}\n")
-        listener.warn(f"{run.workdir.name} has diverged: {error}")
+    with workdir.claim(run, "--out") as folder:
+        try:
+            fit(run, TASKS[task].task(run, data), Member(folder, listener), stop)
+        except Diverged as error:
+            if len(rates(options)) == 1:
+                raise
+            workdir.write(folder.path / workdir.DIVERGED, f"{error}\n")
+            listener.warn(f"{run.workdir.name} has diverged: {error}")
 
 
 def some_at_a_time(
-    task: str, options: Any, runs: Sequence[Config], listener: Listener
+    task: str, options: Any, runs: Sequence[Config], listener: Listener, stop: Stop
 ) -> None:
     """Trains the runs in `options.jobs` processes, each on its share of the cores.
 
@@ -83,15 +88,15 @@ def some_at_a_time(
         )
         for cores in shares_of_cores(options.jobs)
     ]
-    try:
-        with started(workers):
-            while any(worker.is_alive() for worker in workers) or not news.empty():
-                with contextlib.suppress(queue.Empty):
-                    hear(listener, *news.get(timeout=0.2))
-                if any(worker.exitcode for worker in workers):
-                    raise Failure(f"a process of the comparison was lost. {REMEDY}")
-    except Interrupted as error:
-        raise Interrupted(error.signum, REMEDY) from error
+    stop.remedy = REMEDY
+    with stop.deferred(), started(workers):
+        while any(worker.is_alive() for worker in workers) or not news.empty():
+            with contextlib.suppress(queue.Empty):
+                hear(listener, *news.get(timeout=0.2))
+            if stop.signum is not None:
+                break
+            if any(worker.exitcode for worker in workers):
+                raise Failure(f"a process of the comparison was lost. {REMEDY}")
 
 
 def hear(listener: Listener, name: str, *told: Any) -> None:
@@ -104,13 +109,15 @@ def hear(listener: Listener, name: str, *told: Any) -> None:
 @contextlib.contextmanager
 def started(workers: Sequence[multiprocessing.Process]) -> Iterator[None]:
     """Starts processes, and ends them on the way out, each after the step in hand."""
-    # Ctrl-C reaches all processes of a terminal: only this one is to heed it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # Ctrl-C reaches all processes of a terminal, as does its end: only this one is to
+    # heed them.
+    of_terminal = {signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, of_terminal)
     try:
         for worker in workers:
             worker.start()
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, of_terminal)
     try:
         yield
     finally:
@@ -134,19 +141,39 @@ def shares_of_cores(jobs: int) -> list[set[int]]:
 
 def work(task: str, options: Any, waiting: Any, news: Any, cores: set[int]) -> None:
     """Trains runs that wait until a None comes: what each process does."""
+    end_with_the_parent()
     os.sched_setaffinity(0, cores)
     os.environ["JAX_NUM_CPU_DEVICES"] = str(len(cores))
     prepare_jax()
-    parent = multiprocessing.parent_process()
-    with contextlib.suppress(Interrupted), Stop().listening() as stop:
+    with (
+        contextlib.suppress(Interrupted),
+        Stop(quiet=True).listening() as stop,
+        compiled.mended(),
+    ):
         try:
+            from train.engine import processes
+
+            processes.find_devices()
             data = TASKS[task].load_data(options)
-            while parent.is_alive() and (run := waiting.get()):
+            while run := waiting.get():
                 train(task, options, data, run, Relay(news), stop)
         except Interrupted:
+            news.cancel_join_thread()  # nobody reads it any more
             raise
-        except (Failure, OSError) as error:
+        except Exception as error:  # the first process tells it
             news.put(("failed", command.message(error)))
+
+
+def end_with_the_parent() -> None:
+    """Has this process end at once when the one that started it has died."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        parent.join()
+        with faults.uninterrupted():
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class Relay:

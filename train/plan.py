@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from train import fashion, horses, image, shakespeare
-from train.config import Config
+from train.config import Config, Paths
 from train.faults import UsageError
 
 TASKS = {
@@ -25,7 +25,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Paths):
     """What a comparison has beside how its runs train."""
 
     task: Literal["horses", "fashion", "shakespeare", "image"] = "horses"
@@ -63,16 +63,47 @@ class Options:
                 raise UsageError(
                     f"--{name} must be at least 1, got {getattr(self, name)}."
                 )
-        for name in ("arms", "learning_rates"):
-            values = getattr(self, name)
-            if len(set(values)) < len(values) or (name == "arms" and not values):
+        for option, one, values in (
+            ("--arms", "arm", self.arms),
+            ("--learning-rates", "rate", self.learning_rates),
+        ):
+            if len(set(values)) < len(values):
+                got = " ".join(map(str, values))
+                raise UsageError(f"{option} must name each {one} once, got {got}.")
+        if not self.arms:
+            raise UsageError(f"--arms must name one of {', '.join(ARMS)}, got nothing.")
+        for rate in self.learning_rates:
+            if not 0 < rate < float("inf"):
                 raise UsageError(
-                    f"--{name.replace('_', '-')} must name each "
-                    f"{'arm' if name == 'arms' else 'rate'} once, "
-                    f"got {' '.join(map(str, values)) or 'none'}."
+                    f"--learning-rates must be positive numbers, got {rate}."
                 )
-        if self.protocol == "published" and self.task != "horses":
+        if self.protocol == "published":
+            self.check_published()
+
+    def check_published(self) -> None:
+        """Raises a `UsageError` if an option is not for the published protocol."""
+        if self.task != "horses":
             raise UsageError(f"--protocol published is for horses, got {self.task}.")
+        for name in ("arms", "subsets"):
+            values = getattr(self, name)
+            if values != getattr(Options, name):
+                raise UsageError(
+                    f"--{name} is for --protocol paired, got {' '.join(values)}. The "
+                    "published one has arms of its own: first, then-gc, then-none."
+                )
+
+
+def check_out(out: pathlib.Path) -> None:
+    """Raises a `UsageError` unless a comparison may be kept in a folder."""
+    if not out.exists():
+        return
+    names = [path.name for path in out.iterdir()] if out.is_dir() else [out.name]
+    seen = [name for name in names if not name.startswith(".")]
+    if seen and not any("-seed" in name or name == "curves.png" for name in seen):
+        raise UsageError(
+            f"--out must be a new or empty folder, or that of a comparison, got {out}, "
+            "which is something else."
+        )
 
 
 def module(options: Options) -> ModuleType:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from alphafold.model import common_modules, folding, modules
 from alphafold.model.config import model_config
 
-from zoo_models import haiku_layers
-from zoo_models.model import ELEMENTWISE, Axes, Model
+from benchmarks.zoo_models import haiku_layers
+from benchmarks.zoo_models.model import ELEMENTWISE, Axes, Model
 
 
 def linear(layer: common_modules.Linear, _: str) -> Mapping[str, Axes]:

@@ -9,8 +9,8 @@ from diffusers.models.controlnets.controlnet_flax import FlaxControlNetModel
 from diffusers.models.unets.unet_2d_condition_flax import FlaxUNet2DConditionModel
 from diffusers.models.vae_flax import FlaxAutoencoderKL
 
-from zoo_models import linen_layers
-from zoo_models.model import Model
+from benchmarks.zoo_models import linen_layers
+from benchmarks.zoo_models.model import Model
 
 
 def shape(*sizes: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from equimo import models
 from equimo.layers import convolution, ffn, norm, posemb
 
-from zoo_models import equinox_layers
-from zoo_models.equinox_layers import NORM, always
-from zoo_models.model import ELEMENTWISE, Model
+from benchmarks.zoo_models import equinox_layers
+from benchmarks.zoo_models.equinox_layers import NORM, always
+from benchmarks.zoo_models.model import ELEMENTWISE, Model
 
 LAYERS = {
     **equinox_layers.LAYERS,

@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from zoo_models.model import ELEMENTWISE, LOOKED_UP, Axes, Model, Path, Truth, make
+from benchmarks.zoo_models.model import (
+    ELEMENTWISE,
+    LOOKED_UP,
+    Axes,
+    Model,
+    Path,
+    Truth,
+    make,
+)
 
 # From a layer to the axes of its arrays by their attributes' names.
 Rule: TypeAlias = Callable[[Any], Mapping[str, Axes]]

@@ -7,8 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from zoo_models.equinox_layers import model
-from zoo_models.model import Model
+from benchmarks.zoo_models.equinox_layers import model
+from benchmarks.zoo_models.model import Model
 
 KEYS = [jax.random.key(i) for i in range(8)]
 

@@ -7,8 +7,8 @@ import esm2quinox
 import jax
 import jax.numpy as jnp
 
-from zoo_models.equinox_layers import model
-from zoo_models.model import LOOKED_UP, Model
+from benchmarks.zoo_models.equinox_layers import model
+from benchmarks.zoo_models.model import LOOKED_UP, Model
 
 TOKENS = jax.ShapeDtypeStruct((16,), jnp.int32)
 

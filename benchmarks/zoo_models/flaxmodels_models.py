@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flaxmodels.stylegan2 import discriminator, generator, ops
 
-from zoo_models import linen_layers
-from zoo_models.model import ELEMENTWISE, Axes, Model
+from benchmarks.zoo_models import linen_layers
+from benchmarks.zoo_models.model import ELEMENTWISE, Axes, Model
 
 
 def linear(*_: Any) -> Mapping[str, Axes]:

@@ -19,8 +19,8 @@ from gemma.gm.nn.gemma3n import _modules as modules_3n
 from gemma.multimodal import vision, vision_utils
 from gemma.research import t5gemma
 
-from zoo_models import linen_layers
-from zoo_models.model import ELEMENTWISE, LOOKED_UP, Axes, Model, einsum_axes
+from benchmarks.zoo_models import linen_layers
+from benchmarks.zoo_models.model import ELEMENTWISE, LOOKED_UP, Axes, Model, einsum_axes
 
 
 def einsum(layer: Any, _: str, args: tuple[Any, ...]) -> Mapping[str, Axes]:

@@ -8,7 +8,15 @@ from typing import Any, TypeAlias
 import haiku as hk
 import jax
 
-from zoo_models.model import ELEMENTWISE, LOOKED_UP, Axes, Model, Path, Truth, make
+from benchmarks.zoo_models.model import (
+    ELEMENTWISE,
+    LOOKED_UP,
+    Axes,
+    Model,
+    Path,
+    Truth,
+    make,
+)
 
 # From a layer and its method's name: the axes of its parameters by name.
 Rule: TypeAlias = Callable[[Any, str], Mapping[str, Axes]]

@@ -8,9 +8,9 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from zoo_models import haiku_layers
-from zoo_models.haiku_layers import model
-from zoo_models.model import LOOKED_UP, Axes, Model
+from benchmarks.zoo_models import haiku_layers
+from benchmarks.zoo_models.haiku_layers import model
+from benchmarks.zoo_models.model import LOOKED_UP, Axes, Model
 
 IMAGES = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
 SEQUENCES = jax.ShapeDtypeStruct((2, 16, 64), jnp.float32)

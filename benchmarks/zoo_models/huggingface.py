@@ -11,8 +11,8 @@ import transformers
 from transformers.models.gpt2.modeling_flax_gpt2 import FlaxConv1D
 from transformers.models.wav2vec2 import modeling_flax_wav2vec2 as wav2vec2
 
-from zoo_models import linen_layers
-from zoo_models.model import ELEMENTWISE, LOOKED_UP, Axes, Model, Path, make
+from benchmarks.zoo_models import linen_layers
+from benchmarks.zoo_models.model import ELEMENTWISE, LOOKED_UP, Axes, Model, Path, make
 
 Shape: TypeAlias = tuple[int, ...]
 

@@ -12,9 +12,9 @@ from keras_hub.src.models.mixtral.mixtral_decoder import MixtralMoeExperts
 from keras_hub.src.models.t5.t5_multi_head_attention import T5MultiHeadAttention
 from keras_hub.src.models.xlnet.xlnet_encoder import XLNetEncoder
 
-from zoo_models import keras_models
-from zoo_models.keras_models import always, without_weights
-from zoo_models.model import ELEMENTWISE, LOOKED_UP, Axes, Model, Path
+from benchmarks.zoo_models import keras_models
+from benchmarks.zoo_models.keras_models import always, without_weights
+from benchmarks.zoo_models.model import ELEMENTWISE, LOOKED_UP, Axes, Model, Path
 
 LAYERS = {
     **keras_models.LAYERS,

@@ -12,7 +12,7 @@ import jax
 import keras
 from keras import layers
 
-from zoo_models.model import (
+from benchmarks.zoo_models.model import (
     ELEMENTWISE,
     LOOKED_UP,
     Axes,

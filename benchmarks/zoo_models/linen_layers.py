@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import flax.linen as nn
 import jax
 
-from zoo_models.model import (
+from benchmarks.zoo_models.model import (
     ELEMENTWISE,
     LOOKED_UP,
     Axes,

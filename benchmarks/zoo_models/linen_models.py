@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo_models import linen_layers
-from zoo_models.model import Axes, Model, Path
+from benchmarks.zoo_models import linen_layers
+from benchmarks.zoo_models.model import Axes, Model, Path
 
 IMAGES = jax.ShapeDtypeStruct((2, 16, 16, 4), jnp.float32)
 SEQUENCES = jax.ShapeDtypeStruct((2, 16, 64), jnp.float32)

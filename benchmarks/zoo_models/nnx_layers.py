@@ -10,7 +10,15 @@ from unittest import mock
 import jax
 from flax import nnx
 
-from zoo_models.model import ELEMENTWISE, LOOKED_UP, Axes, Model, Path, Truth, make
+from benchmarks.zoo_models.model import (
+    ELEMENTWISE,
+    LOOKED_UP,
+    Axes,
+    Model,
+    Path,
+    Truth,
+    make,
+)
 
 # From a layer to the axes of its parameters by name; one for each method that uses any.
 Rule: TypeAlias = Callable[[Any], Mapping[str, Axes]]

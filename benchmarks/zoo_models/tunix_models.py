@@ -13,9 +13,9 @@ from tunix.models.llama3 import model as llama3
 from tunix.models.qwen2 import model as qwen2
 from tunix.models.qwen3 import model as qwen3
 
-from zoo_models import nnx_layers
-from zoo_models.model import LOOKED_UP, Axes, Model, Path, einsum_axes
-from zoo_models.nnx_layers import always
+from benchmarks.zoo_models import nnx_layers
+from benchmarks.zoo_models.model import LOOKED_UP, Axes, Model, Path, einsum_axes
+from benchmarks.zoo_models.nnx_layers import always
 
 
 def einsum(layer: Any) -> Mapping[str, Axes]:

@@ -1,5 +1,9 @@
 """Which data set a name stands for, and the way from its name to its arrays."""
 
+import contextlib
+import difflib
+import io
+import os
 import pathlib
 
 import absl.logging
@@ -9,8 +13,8 @@ from tensorflow_datasets.image_classification.horses_or_humans import HorsesOrHu
 
 from train.data import prepare, read
 from train.data.drawing.builder import Rendered
-from train.data.sets import Dataset, Text
-from train.faults import UsageError
+from train.data.sets import DataError, Dataset, Text
+from train.faults import Failure, UsageError
 
 IMAGES = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
 TEXT = {"text": tfds.features.Text}
@@ -77,11 +81,12 @@ def choose(name: str, data_dir: pathlib.Path) -> tuple[tfds.core.DatasetBuilder,
     official = HorsesOrHumans(data_dir=data_dir)
     if official.is_prepared():
         return official, f"found prepared in {official.data_dir_root}"
-    if prepare.server_answers(official):
+    silence = prepare.silence_of_server(official)
+    if not silence:
         return official, "its server answers"
     return Rendered(data_dir=data_dir), (
         f"horses_or_humans is not prepared in {official.data_dir_root} and its server "
-        f"did not answer within {prepare.SERVER_PATIENCE:g} s; "
+        f"{silence}; "
         "insist with --dataset horses_or_humans"
     )
 
@@ -91,14 +96,50 @@ def find(name: str, data_dir: pathlib.Path) -> tfds.core.DatasetBuilder:
 
     Raises:
       UsageError: if there is none.
+      DataError: if it cannot be made, as without TensorFlow.
+      OSError: if the folder cannot be read.
     """
+    if data_dir.is_dir():
+        os.scandir(data_dir).close()  # TFDS would say that there is no such set
     try:
-        return tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-        raise UsageError(
-            "--dataset must be auto, rendered, or a data set that TFDS knows or that "
-            f"is prepared in {data_dir}, got {name}."
-        ) from error
+        # What it says of a missing package is told below, in a line.
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            return tfds.builder(name, data_dir=data_dir)
+    except Exception as error:  # whatever making a builder, or its metadata, may raise
+        raise unusable(name, data_dir, error) from error
+
+
+def unusable(name: str, data_dir: pathlib.Path, error: Exception) -> Failure:
+    """Returns the error that TFDS makes no builder of a name, with its remedy."""
+    remedy = prepare.what_is_missing(name, data_dir, error)
+    if remedy is None and not (name and (data_dir / name).is_dir()):
+        return unknown(name, data_dir)
+    remedy = remedy or (
+        f"If what is in {data_dir / name} is damaged, name a folder with a whole copy "
+        "with --data-dir, or prepare it in a new one."
+    )
+    why = prepare.describe(error)
+    return DataError(f"the data set {name} cannot be used ({why}). {remedy}")
+
+
+def unknown(name: str, data_dir: pathlib.Path) -> UsageError:
+    """Returns the error that there is no data set of a name, with the nearest name."""
+    close = difflib.get_close_matches(name, names(data_dir), 1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return UsageError(
+        "--dataset must be auto, rendered, or a data set that TFDS knows or that is "
+        f"prepared in {data_dir}, got {name or 'an empty name'}.{hint}"
+    )
+
+
+def names(data_dir: pathlib.Path) -> list[str]:
+    """Returns the names that `--dataset` may have."""
+    prepared = [path.name for path in data_dir.glob("*/") if path.is_dir()]
+    known = tfds.list_builders(with_community_datasets=False)
+    return ["auto", "rendered", *known, *prepared]
 
 
 def check_features(
@@ -111,11 +152,12 @@ def check_features(
     """
     features = builder.info.features or {}
     wanted = " and ".join(f"{name} ({kind.__name__})" for name, kind in kinds.items())
+    given = ", ".join(f"{name} ({type(x).__name__})" for name, x in features.items())
     for name, kind in kinds.items():
         if name not in features or not isinstance(features[name], kind):
             raise UsageError(
                 f"--dataset needs the features {wanted}, "
-                f"got {builder.name} with {', '.join(map(str, features))}."
+                f"got {builder.name} with {given or 'none'}."
             )
         if kind is tfds.features.Image and features[name].np_dtype != np.uint8:
             raise UsageError(

@@ -6,12 +6,11 @@ It should do badly: what tells horses from humans is their shape.
 """
 
 import argparse
-import pathlib
 
 import numpy as np
 
 from train import data
-from train.config import default_data_dir
+from train.config import default_data_dir, expanded
 
 PENALTIES = (1e-2, 1e-1, 1.0, 10.0)
 
@@ -62,10 +61,12 @@ def best_test_accuracy(
 
 def main() -> None:
     """Prints the accuracies on the mean colour and on 16x16 thumbnails."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m train.data.cues", description=main.__doc__
+    )
     parser.add_argument(
         "--data-dir",
-        type=pathlib.Path,
+        type=expanded,
         default=default_data_dir(),
         help="folder of TensorFlow Datasets (default: %(default)s)",
     )

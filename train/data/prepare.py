@@ -4,9 +4,12 @@ import contextlib
 import functools
 import hashlib
 import io
+import os
 import pathlib
+import shutil
 import sys
 import threading
+import time
 import unittest.mock
 import urllib.request
 from collections.abc import Iterator
@@ -17,10 +20,11 @@ import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import resource
 
+from train import faults
 from train.data import standin
 from train.data.drawing.builder import Rendered
 from train.data.sets import DataError
-from train.faults import Failure
+from train.faults import Failure, is_full
 
 SERVER_PATIENCE = 3.0  # seconds that a data server is given to answer
 DOWNLOAD_PATIENCE = 30.0  # seconds without a byte after which a download has failed
@@ -36,33 +40,73 @@ def prepare(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
       DataError: if the data cannot be had.
     """
     root = pathlib.Path(builder.data_dir_root)
+    if not isinstance(builder, Rendered):
+        check_archives(builder)
     root.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(root / f".{builder.name}.lock"):
+    with preparing(root, builder.name):
         # Anew, because another process may have prepared it in the meantime.
         builder = type(builder)(data_dir=root, config=builder.builder_config)
         if not builder.is_prepared():
             if not isinstance(builder, Rendered):
-                check_archives(builder)
-            build(builder)
+                warn_of_unpublished(builder)
+            with faults.tidied(lambda: remove_unfinished(builder)):
+                build(builder)
     return builder
 
 
-def check_archives(builder: tfds.core.DatasetBuilder) -> None:
-    """Warns of archives that are not as published.
+@contextlib.contextmanager
+def preparing(root: pathlib.Path, name: str) -> Iterator[None]:
+    """Keeps other processes from preparing the same set, also those of other users.
 
-    Raises:
-      DataError: if some are missing and their server does not answer.
+    Another user's lock that cannot be opened does not: TFDS puts a set into its place
+    at once, when it is whole.
     """
+    # Open to all, because what one user leaves behind is not to keep others out.
+    lock = filelock.FileLock(root / f".{name}.lock", mode=0o666, thread_local=False)
+    try:
+        lock.acquire()
+    except PermissionError:
+        if not os.access(root, os.W_OK):
+            raise
+        lock = filelock.FileLock(root / f".{name}.{os.getuid()}.lock")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_unfinished(builder: tfds.core.DatasetBuilder) -> None:
+    """Removes what was left where preparing has ended before its end, also by a kill.
+
+    Of the set that we draw that is all there is. What TFDS downloads may be prepared by
+    others at this moment; it is removed when nobody has touched it for an hour.
+    """
+    before = time.time() - (0 if isinstance(builder, Rendered) else 3600)
+    place = pathlib.Path(builder.data_dir)
+    for path in place.parent.glob(f"incomplete.*_{place.name}"):
+        times = [one.stat().st_mtime for one in (path, *path.iterdir())]
+        if max(times) <= before:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def check_archives(builder: tfds.core.DatasetBuilder) -> None:
+    """Raises a `DataError` if archives are missing and their server does not answer."""
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        raise DataError(
+            f"{builder.name} has to be downloaded by hand, as its page of TFDS says. "
+            f"Prepare it once, with `tfds build {builder.name} --data_dir "
+            f"{builder.data_dir_root}`, then call this again."
+        )
     at_hand = all(path.exists() for path in archives(builder))
-    if not at_hand and not server_answers(builder):
+    if not at_hand and (silence := silence_of_server(builder)):
         drawings = ", or use --dataset rendered"
         raise DataError(
             f"{builder.name} is not prepared in {builder.data_dir_root} and its server "
-            f"did not answer within {SERVER_PATIENCE:g} s. Connect to the network, "
+            f"{silence}. Connect to the network, "
             "or name the folder of prepared data with --data-dir"
             f"{drawings if builder.name == 'horses_or_humans' else ''}."
         )
-    warn_of_unpublished(builder)
 
 
 def archives(builder: tfds.core.DatasetBuilder) -> dict[pathlib.Path, str]:
@@ -76,24 +120,33 @@ def archives(builder: tfds.core.DatasetBuilder) -> dict[pathlib.Path, str]:
     return found
 
 
-def server_answers(builder: tfds.core.DatasetBuilder) -> bool:
-    """Tells whether the server of the builder's archives answers in a few seconds."""
-    answers = []
+def silence_of_server(builder: tfds.core.DatasetBuilder) -> str:
+    """Returns how the server of the builder's archives failed to answer, as a clause.
+
+    It is given a few seconds, and the clause is empty if it answers.
+    """
+    urls = [*(builder.url_infos or {})]
+    if not urls:
+        return "is not on record"
+    said = []
 
     def ask() -> None:
         try:
-            url = next(iter(builder.url_infos))
-            request = urllib.request.Request(url, method="HEAD")
+            request = urllib.request.Request(urls[0], method="HEAD")
             with urllib.request.urlopen(request, timeout=SERVER_PATIENCE):
-                answers.append(True)
-        except (OSError, StopIteration):  # the latter where TFDS has no address
+                said.append("")
+        except TimeoutError:
             pass
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            if not isinstance(reason, TimeoutError):
+                said.append(f"cannot be reached ({reason})")
 
     # A thread, because looking up the host's name knows no time limit.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(SERVER_PATIENCE)
-    return bool(answers)
+    return said[0] if said else f"did not answer within {SERVER_PATIENCE:g} s"
 
 
 def warn_of_unpublished(builder: tfds.core.DatasetBuilder) -> None:
@@ -134,14 +187,17 @@ def build(builder: tfds.core.DatasetBuilder) -> None:
     except Exception as error:  # TFDS has no common class for what can go wrong
         downloads = builder.data_dir_root / "downloads"
         damage = f"If an archive in {downloads} is damaged, delete it and try again."
-        remedy = what_is_missing(builder, error) or ("Try again." if drawn else damage)
+        other = "Try again." if drawn else damage
+        remedy = what_is_missing(builder.name, builder.data_dir_root, error) or (
+            f"Make room in {builder.data_dir_root}." if is_full(error) else other
+        )
         raise DataError(
             f"{builder.name} could not be prepared ({describe(error)}). {remedy}"
         ) from error
 
 
 def what_is_missing(
-    builder: tfds.core.DatasetBuilder, error: BaseException | None
+    name: str, data_dir: pathlib.Path, error: BaseException | None
 ) -> str | None:
     """Returns what to do if a package was missing, which the error may not say."""
     while error is not None and not isinstance(error, ImportError):
@@ -151,9 +207,8 @@ def what_is_missing(
     if "'tensorflow'" not in str(error):  # TFDS may raise it anew, without its name
         return "Install what is missing, then call this again."
     return (
-        f"It needs TensorFlow: prepare it once, with `tfds build {builder.name} "
-        f"--data_dir {builder.data_dir_root}` where TensorFlow is installed, then call "
-        "this again."
+        f"It needs TensorFlow: prepare it once, with `tfds build {name} --data_dir "
+        f"{data_dir}` where TensorFlow is installed, then call this again."
     )
 
 

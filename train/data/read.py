@@ -2,17 +2,22 @@
 
 import concurrent.futures
 import os
+import pathlib
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from train.data.prepare import describe
+from train.data.prepare import describe, what_is_missing
 from train.data.sets import DataError, Dataset, Split, Text
+from train.faults import UsageError
 
+LENT = (
+    "a tenth of each class of train, its images 2, 12, 22..., which has no test split"
+)
 UNKNOWN_SIDE = 300  # pixels: the sides of images whose metadata tell no size
 CHUNK = 64  # images that a thread decodes in turn: one alone may be too little work
 # Values in an image from which on decoding one takes longer than the Python around it,
@@ -25,29 +30,74 @@ def read_all(
     reason: str,
     enlarge: tuple[int, int] | None = None,
 ) -> Dataset:
-    """Returns the images of a prepared builder; held-out are "test" or "validation".
+    """Returns the images of a prepared builder.
 
+    Held-out are "test" or "validation"; of a set that has neither, a part of "train".
     Images may be enlarged, as by `load`.
 
     Raises:
+      UsageError: if there are none to train on, or to hold out.
       DataError: if they are damaged.
     """
-    held_out = "validation" if "test" not in builder.info.splits else "test"
+    splits = [name for name in ("test", "validation") if name in builder.info.splits]
+    check_splits(builder, {"train"})
+    train = read_split(builder, "train", enlarge)
+    if splits:
+        test = read_split(builder, splits[0], enlarge)
+    else:
+        train, test = parted(train, builder.name)
     return Dataset(
         name=f"{builder.name}/{builder.version}",
         reason=reason,
         class_names=tuple(builder.info.features["label"].names),
-        train=read_split(builder, "train", enlarge),
-        test=read_split(builder, held_out, enlarge),
+        train=train,
+        test=test,
+        lent="" if splits else LENT,
     )
+
+
+def check_splits(builder: tfds.core.DatasetBuilder, needed: Set[str]) -> None:
+    """Raises a `UsageError` unless a set has some splits."""
+    if missing := needed - set(builder.info.splits):
+        raise UsageError(
+            f"{builder.name} must have the split {' and '.join(sorted(missing))}, got "
+            f"{', '.join(builder.info.splits) or 'none'}. Use another --dataset."
+        )
+
+
+def parted(split: Split, name: str) -> tuple[Split, Split]:
+    """Returns a split without a tenth of each class, and that tenth.
+
+    Of the images of a class, in their order, it is the 2nd, the 12th, the 22nd...
+
+    Raises:
+      UsageError: if no class has two images.
+    """
+    numbers = np.zeros(len(split), np.int64)  # of an image among those of its class
+    for label in np.unique(split.labels):
+        of_class = split.labels == label
+        numbers[of_class] = np.arange(of_class.sum())
+    held_out = numbers % 10 == 1
+    if not held_out.any():
+        raise UsageError(
+            f"{name} has no test split, and to lend one of a class there must be two "
+            f"images of it, got {len(split)} images of as many classes. Use another "
+            "--dataset."
+        )
+    kept, lent = (
+        Split(split.images[some], split.labels[some]) for some in (~held_out, held_out)
+    )
+    return kept, lent
 
 
 def read_text(builder: tfds.core.DatasetBuilder) -> Text:
     """Returns the text of a prepared builder, the examples of each split joined.
 
     Raises:
+      UsageError: if it lacks a split.
       DataError: if it is damaged.
     """
+    check_splits(builder, {"train", "validation", "test"})
 
     def read(split: str) -> np.ndarray:
         count, get = examples(builder, split)
@@ -109,13 +159,27 @@ def check(
         )
 
 
-def damaged(
-    builder: tfds.core.DatasetBuilder, what: str, error: Exception
-) -> DataError:
+def unread(builder: tfds.core.DatasetBuilder, what: str, error: Exception) -> DataError:
+    """Returns the error that something of a set cannot be read, with its remedy.
+
+    To delete the set is advised only where it is damaged.
+    """
+    remedy = what_is_missing(builder.name, builder.data_dir_root, error)
+    if remedy is None and is_of_the_system(error, pathlib.Path(builder.data_dir)):
+        remedy = "The data may well be whole: see to that, then call this again."
+    remedy = remedy or f"Delete {builder.data_dir}, then prepare it anew."
     return DataError(
-        f"{what} of {builder.name} cannot be read ({describe(error)}). "
-        f"Delete {builder.data_dir}, then prepare it anew."
+        f"{what} of {builder.name} cannot be read ({describe(error)}). {remedy}"
     )
+
+
+def is_of_the_system(error: Exception, folder: pathlib.Path) -> bool:
+    """Tells whether reading failed for want of memory, files or the right to read."""
+    if isinstance(error, FileNotFoundError):
+        return False
+    refused = isinstance(error, OSError) and error.errno is not None
+    readable = all(os.access(path, os.R_OK) for path in (folder, *folder.iterdir()))
+    return refused or isinstance(error, MemoryError) or not readable
 
 
 def image_shape(
@@ -159,13 +223,13 @@ def examples(builder: tfds.core.DatasetBuilder, split: str) -> tuple[int, Get]:
     except DataError:
         raise
     except Exception as error:  # whatever opening damaged files may raise
-        raise damaged(builder, f"split {split}", error) from error
+        raise unread(builder, f"split {split}", error) from error
 
     def get_one(i: int) -> dict[str, Any]:
         try:
             (example,) = get([i])
         except Exception as error:  # whatever reading damaged files may raise
-            raise damaged(builder, f"example {i} of split {split}", error) from error
+            raise unread(builder, f"example {i} of split {split}", error) from error
         return example
 
     def get_some(indices: Sequence[int]) -> list[dict[str, Any]]:

@@ -4,10 +4,10 @@ python -m train.data.rendered contact.png --rows 6 --columns 8
 """
 
 import argparse
-import pathlib
 
 from PIL import Image, ImageDraw
 
+from train.config import expanded
 from train.data.drawing import scene
 
 
@@ -34,8 +34,11 @@ def contact_sheet(rows: int, columns: int, side: int = 150) -> Image.Image:
 
 def main() -> None:
     """Writes a contact sheet."""
-    parser = argparse.ArgumentParser(description="Draw a contact sheet of the dataset.")
-    parser.add_argument("path", type=pathlib.Path, help="the PNG to write")
+    parser = argparse.ArgumentParser(
+        prog="python -m train.data.rendered",
+        description="Draw a contact sheet of the dataset.",
+    )
+    parser.add_argument("path", type=expanded, help="the PNG to write")
     parser.add_argument("--rows", type=int, default=6, help="images down the sheet")
     parser.add_argument("--columns", type=int, default=8, help="images across it")
     options = parser.parse_args()

@@ -24,13 +24,17 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set in memory: its TFDS name, why it was chosen, and its splits."""
+    """A data set in memory: its TFDS name, why it was chosen, and its splits.
+
+    `lent` says which images of "train" are `test`, if the set has no such split.
+    """
 
     name: str
     reason: str
     class_names: tuple[str, ...]
     train: Split
     test: Split
+    lent: str = ""
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from train.engine.state import State
-from train.faults import Failure
+from train.faults import Failure, is_full, uninterrupted
 
 KEPT = 2  # checkpoints of a run; the older one is for when the newer is damaged
 
@@ -57,47 +57,64 @@ class Checkpoints:
         state = jax.device_get(state)
         record = {"progress": dataclasses.asdict(progress), "sha256": digest(state)}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            check_room(self.folder, state)
-            with self._manager() as manager:
-                # One of the same step can only be one that was found damaged.
-                shutil.rmtree(self.folder / str(step), ignore_errors=True)
-                manager.reload()
-                manager.save(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardSave(layout(state)),
-                        record=ocp.args.JsonSave(record),
-                    ),
-                )
+            with uninterrupted():
+                self._save(step, state, record)
         except Exception as error:  # TensorStore has no common class for a full disk
-            raise CheckpointError(
-                f"cannot write a checkpoint into {self.folder}: {first_line(error)}. "
-                "Earlier ones are kept; make room, then go on with --resume."
-            ) from error
+            kept = " Earlier ones are kept." if self.steps() else ""
+            raise unwritten(f"a checkpoint into {self.folder}", error, kept) from error
+
+    def _save(self, step: int, state: State, record: dict[str, Any]) -> None:
+        self.folder.mkdir(exist_ok=True)
+        check_room(self.folder, state)
+        with self._manager() as manager:
+            # One of the same step can only be one that was found damaged.
+            shutil.rmtree(self.folder / str(step), ignore_errors=True)
+            manager.reload()
+            manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(layout(state)),
+                    record=ocp.args.JsonSave(record),
+                ),
+            )
 
     def restore(
         self, like: State, warn: Callable[[str], None]
     ) -> tuple[State, Progress] | None:
-        """Returns the newest undamaged checkpoint, or None if there is none.
+        """Returns the newest undamaged checkpoint, or None if there is none at all.
 
         Args:
           like: a state with the same structure, shapes and dtypes.
           warn: is told of each damaged checkpoint.
+
+        Raises:
+          CheckpointError: if there are some, and all are damaged.
         """
-        if not self.folder.is_dir():
+        steps = self.steps()
+        if not steps:
             return None
         like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
         with self._manager() as manager:
-            for step in sorted(manager.all_steps(), reverse=True):
+            for step in steps:
                 try:
                     return self._restore(manager, step, like)
                 except Exception as error:  # whatever reading damaged files may raise
-                    warn(
-                        f"the checkpoint {self.folder / str(step)} is damaged "
-                        f"({first_line(error)}); trying the one before it."
-                    )
-        return None
+                    why = f"is damaged ({first_line(error)})"
+                    if step != steps[-1]:
+                        place = self.folder / str(step)
+                        warn(f"the checkpoint {place} {why}; trying the one before it.")
+        raise CheckpointError(
+            f"no checkpoint in {self.folder} can be read: the oldest {why}, and so is "
+            "each newer one. Put back a copy of one, or train anew in another folder; "
+            "the record is left as it is."
+        )
+
+    def steps(self) -> list[int]:
+        """Returns the steps that there are checkpoints of, the newest first."""
+        if not self.folder.is_dir():
+            return []
+        names = [path.name for path in self.folder.iterdir() if path.is_dir()]
+        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
     def _restore(self, manager, step, like):
         items = manager.restore(
@@ -165,8 +182,15 @@ def first_line(error: Exception) -> str:
     """Returns what went wrong in a line."""
     lines = str(error).strip().splitlines()
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{place}"
     return lines[0][:200] if lines else type(error).__name__
+
+
+def unwritten(what: str, error: Exception, kept: str = "") -> CheckpointError:
+    """Returns the error that something could not be written."""
+    room = "; make room" if is_full(error) else ""
+    return CheckpointError(f"cannot write {what}: {first_line(error)}{room}.{kept}")
 
 
 def save_params(path: pathlib.Path, params: Any) -> None:
@@ -176,19 +200,26 @@ def save_params(path: pathlib.Path, params: Any) -> None:
       CheckpointError: if it cannot be written.
     """
     try:
-        with _checkpointer() as checkpointer:
+        with uninterrupted(), _checkpointer() as checkpointer:
             checkpointer.save(path.resolve(), params, force=True)
     except Exception as error:  # TensorStore has no common class for a full disk
-        raise CheckpointError(
-            f"cannot write {path}: {first_line(error)}. "
-            "The checkpoints are kept; make room, then go on with --resume."
-        ) from error
+        raise unwritten(str(path), error, " The checkpoints are kept.") from error
 
 
 def load_params(path: pathlib.Path) -> Any:
-    """Returns the pytree of arrays that `save_params` wrote."""
-    with _checkpointer() as checkpointer:
-        return checkpointer.restore(path.resolve())
+    """Returns the pytree of arrays that `save_params` wrote.
+
+    Raises:
+      CheckpointError: if it is damaged.
+    """
+    try:
+        with _checkpointer() as checkpointer:
+            return checkpointer.restore(path.resolve())
+    except Exception as error:  # whatever reading damaged files may raise
+        raise CheckpointError(
+            f"{path} is damaged ({first_line(error)}). Put back a copy of it, or use "
+            "another run."
+        ) from error
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:

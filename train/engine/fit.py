@@ -1,5 +1,6 @@
 """A run: its epochs, its checkpoints and its record."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -39,7 +40,12 @@ class Run:
     axes: arms.Policy
     tx: optax.GradientTransformation
     start_params: Any
-    checkpoints: checkpoint.Checkpoints | None  # None but in the first process
+
+    @property
+    def checkpoints(self) -> checkpoint.Checkpoints | None:
+        """Those of the run's folder; None but in the first process."""
+        folder = self.reporter.workdir
+        return folder and checkpoint.Checkpoints(folder / "checkpoints")
 
     @property
     def steps(self) -> int:
@@ -114,11 +120,9 @@ def begin(
     steps = config.epochs * epoch_steps(config, task)
     tx = optimizer(config, task.recipe, steps, projection)
     state = init_state(variables, tx)
-    folder = reporter.workdir and reporter.workdir / "checkpoints"
     run = Run(
         config, task, reporter, stop, all_devices(), step_key, axes, tx,
         jax.device_get(state.params),
-        checkpoint.Checkpoints(folder) if folder else None,
     )  # fmt: skip
     return run, state
 
@@ -148,8 +152,10 @@ def train(run: Run, state: State, progress: Progress) -> State:
     )
     held_out = HeldOut(split, batch, size(examples), program.evaluate, run.task.score)
     names = [name for part in ("train", split) for name in run.task.score.names(part)]
-    run.reporter.compiled(program.compile_seconds, names)
     with run.stop.deferred():
+        run.reporter.begin()
+        run.stop.remedy = run.reporter.how_to_resume
+        run.reporter.compiled(program.compile_seconds, names)
         while progress.epoch <= run.config.epochs:
             state, progress = one_epoch(run, program, feed, state, held_out, progress)
     return state
@@ -255,7 +261,18 @@ def save(run: Run, state: State, progress: Progress) -> None:
     if run.checkpoints:
         run.reporter.save_shares()
         done = (progress.epoch - 1) * run.steps + progress.steps
-        run.checkpoints.save(done, state, progress)
+        with told_how_to_go_on(run):
+            run.checkpoints.save(done, state, progress)
+
+
+@contextlib.contextmanager
+def told_how_to_go_on(run: Run) -> Iterator[None]:
+    """Adds to the error of what cannot be written how to go on once it can be."""
+    try:
+        yield
+    except checkpoint.CheckpointError as error:
+        text = f"{error} {run.reporter.how_to_resume}".strip()
+        raise checkpoint.CheckpointError(text) from error
 
 
 def finish(run: Run, state: State) -> None:
@@ -268,11 +285,12 @@ def finish(run: Run, state: State) -> None:
     metrics = {}
     if not ended and {"validation", "test"} <= run.task.splits.keys():
         metrics = evaluate_once(run.config, run.task, state, "test", run.mesh)
+    draw = None
     if folder and not ended:
         state = jax.device_get(state)
-        checkpoint.save_params(folder / "params", state.params)
-        if state.model_state:
-            checkpoint.save_params(folder / "model_state", state.model_state)
-        last = {**run.reporter.history[-1], **metrics}
-        run.task.draw(state.variables, last, folder)
-    run.reporter.finish(metrics)
+        with told_how_to_go_on(run):
+            checkpoint.save_params(folder / "params", state.params)
+            if state.model_state:
+                checkpoint.save_params(folder / "model_state", state.model_state)
+        draw = functools.partial(run.task.draw, state.variables)
+    run.reporter.finish(metrics, draw)

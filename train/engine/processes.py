@@ -1,10 +1,12 @@
 """Several processes that train together, on one host or many."""
 
-import atexit
 import contextlib
 import json
 import os
+import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,60 +16,172 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from train import faults
 from train.config import Config
-from train.faults import Failure
+from train.engine.line import line
+from train.faults import Failure, UsageError
 
-PATIENCE = 60  # seconds without a sign of life after which a process counts as lost
+GRACE = 30  # seconds more that JAX has than we, so that it does not abort
+PAUSE = 0.2  # seconds between two calls of the first process
 
 
 def join(config: Config) -> None:
-    """Joins the other processes, if this is one of several.
+    """Finds the devices, and the other processes if this is one of several.
 
     To be called before anything else of JAX.
 
     Raises:
+      UsageError: if there are no devices of the kind that was asked for.
+      Failure: if the other processes are not found.
+    """
+    if config.is_one_of_several:
+        join_others(config)
+    find_devices()
+
+
+def find_devices() -> None:
+    """Raises a `UsageError` unless JAX has devices to compile for."""
+    if jax.config.jax_disable_jit:
+        raise UsageError(
+            "JAX_DISABLE_JIT must be unset, got 1: what trains is compiled beforehand."
+        )
+    chosen = {
+        name: os.environ[name]
+        for name in ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES")
+        if name in os.environ
+    }
+    try:
+        found = jax.device_count()
+    except Exception as error:  # an AssertionError of JAX's among them
+        raise UsageError(no_devices(chosen, f" ({what(error)})")) from error
+    if not found:
+        raise UsageError(no_devices(chosen, ""))
+
+
+def no_devices(chosen: dict[str, str], why: str) -> str:
+    """Returns what to tell a user for whom JAX has no devices."""
+    asked = ", ".join(f"{name}={value}" for name, value in chosen.items())
+    return (
+        f"JAX has no devices with {asked or 'what is installed'}{why}. Unset that, or "
+        "install JAX for the accelerator, such as pip install -U 'jax[cuda13]'."
+    )
+
+
+def what(error: Exception) -> str:
+    """Returns what an error of JAX's says, in a line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def join_others(config: Config) -> None:
+    """Joins the other processes.
+
+    Raises:
       Failure: if they are not found.
     """
-    if not config.distributed and config.coordinator is None:
-        return
     # JAX's own service would take SIGTERM from us.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(
-            config.coordinator,
-            config.num_processes,
-            config.process_id,
-            initialization_timeout=PATIENCE,
-            heartbeat_timeout_seconds=PATIENCE,
-            shutdown_timeout_seconds=PATIENCE,
-        )
-    except (ValueError, RuntimeError) as error:
-        raise Failure(
-            f"the other processes were not found ({str(error).splitlines()[0]}). Name "
-            "them with --coordinator HOST:PORT --num-processes N --process-id I."
-        ) from error
+        if config.process_id:
+            reach(config.coordinator, config.patience)
+        with given_up_after(config.patience):
+            jax.distributed.initialize(
+                config.coordinator,
+                config.num_processes,
+                config.process_id,
+                initialization_timeout=config.patience + GRACE,
+                heartbeat_timeout_seconds=config.patience,
+                shutdown_timeout_seconds=config.patience,
+            )
+    except (ValueError, RuntimeError, OSError) as error:
+        raise Failure(not_found(config.patience, what(error))) from error
+
+
+def not_found(patience: float, why: str) -> str:
+    """Returns what to tell a user whose other processes are not there."""
+    return (
+        f"the other processes were not found within {patience} s ({why}). Start all "
+        "of them, and name them with --coordinator HOST:PORT --num-processes N "
+        "--process-id I; --patience gives them longer."
+    )
 
 
 @contextlib.contextmanager
-def losses_told() -> Iterator[None]:
-    """Raises a `Failure` where JAX fails because another process has ended."""
+def given_up_after(patience: float) -> Iterator[None]:
+    """Ends this process, with a line, if what is inside takes too long.
+
+    JAX has a time limit too, and aborts where it has passed.
+    """
+    text = not_found(patience, "not all have come")
+    timer = threading.Timer(patience, faults.leave, (1, f"error: {text}\n"))
+    timer.daemon = True
+    timer.start()
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    finally:
+        timer.cancel()
+
+
+def host_of(address: str) -> str:
+    """Returns the host of HOST:PORT; one of IPv6 is in brackets there."""
+    return address.rpartition(":")[0].strip("[]")
+
+
+def reach(coordinator: str, patience: float) -> None:
+    """Waits until the first process can be reached.
+
+    JAX would abort this process if it cannot.
+
+    Raises:
+      OSError: if it cannot for so many seconds.
+    """
+    host, port = host_of(coordinator), coordinator.rpartition(":")[2]
+    end = time.monotonic() + patience
+    while True:
+        left = end - time.monotonic()
+        try:
+            socket.create_connection((host, int(port)), max(left, 1)).close()
+            return
+        except OSError:
+            if left < PAUSE:
+                raise
+            time.sleep(PAUSE)
+
+
+def leave(status: int) -> None:
+    """Ends this process at once, if it has begun to join others.
+
+    At its end JAX would wait for them, and abort.
+    """
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        faults.leave(status)
+
+
+@contextlib.contextmanager
+def losses_told(config: Config) -> Iterator[None]:
+    """Ends this process where another one ends before its time, and says so."""
+    if jax.process_count() == 1:
+        yield
+        return
+    host = config.coordinator and host_of(config.coordinator)
+    try:
+        with line(host, end_with_the_others):
+            yield
+    except jax.errors.JaxRuntimeError:
+        if config.debug:
             raise
-        atexit.register(leave_at_once)
-        raise Failure(
-            f"another process was lost ({str(error).splitlines()[0][:120]}). "
-            "Start all of them again with --resume."
-        ) from error
+        end_with_the_others()
 
 
-def leave_at_once() -> None:
-    """Ends this process before JAX waits for the lost one, and aborts in the end."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
+def end_with_the_others() -> None:
+    """Ends this process with a line, before JAX waits for the lost one, and aborts."""
+    with _ending, faults.uninterrupted():
+        text = "another process was lost. Start all of them again with --resume."
+        faults.leave(1, f"error: {text}\n")
+
+
+_ending = threading.Lock()  # so that only one thread tells it
 
 
 def is_first() -> bool:

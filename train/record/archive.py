@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from train.config import expanded
 from train.faults import Failure
 from train.record import workdir
 
@@ -136,7 +137,7 @@ def main() -> int:
         prog="python -m train.record.archive", description=main.__doc__
     )
     parser.add_argument("what", choices=("gather", "unpack"))
-    parser.add_argument("folder", type=pathlib.Path, nargs="+")
+    parser.add_argument("folder", type=expanded, nargs="+")
     args = parser.parse_args()
     try:
         for folder in args.folder:

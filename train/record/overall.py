@@ -7,8 +7,11 @@ import time
 import rich.console
 import rich.progress
 
+from train.record import workdir
 from train.record.console import Metrics, epoch_line
 from train.record.reporter import Reporter
+
+REMEDY = "Go on by repeating the command."
 
 
 class Overall:
@@ -49,9 +52,9 @@ class Overall:
 class Member(Reporter):
     """Keeps the record of one run of many, and shows its epochs among theirs."""
 
-    def __init__(self, folder: pathlib.Path, overall: Overall):
-        remedy = "Go on by repeating the command."
-        super().__init__(folder, rich.console.Console(quiet=True), remedy)
+    def __init__(self, folder: workdir.Folder | pathlib.Path, overall: Overall):
+        quiet = rich.console.Console(quiet=True)
+        super().__init__(folder, quiet, lambda folder: REMEDY)
         self.overall = overall
 
     def epoch(self, metrics: Metrics, diagnostics: dict[str, dict[str, float]]) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+from train.config import expanded
 from train.record.pictures import plot_training
 from train.record.statistics import (
     Run,
@@ -177,8 +178,10 @@ def published_text(section: Section, runs: Sequence[Run]) -> list[str]:
 
 def main() -> None:
     """Writes the page and the pictures of the records below a folder anew."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("root", type=pathlib.Path, help="such as results/first")
+    parser = argparse.ArgumentParser(
+        prog="python -m train.record.page", description=main.__doc__
+    )
+    parser.add_argument("root", type=expanded, help="such as results/first")
     root = parser.parse_args().root
     for section in SECTIONS:
         if runs := gathered_runs(root, section.folder):

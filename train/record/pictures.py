@@ -1,7 +1,9 @@
 """Pictures of a run and of many."""
 
+import contextlib
+import logging
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,20 @@ COLORS = {
     "none": "0.35", "gradient": "C0", "update": "C1", "placebo": "C2",
     "first": "0.7", "then-none": "0.35", "then-gc": "C0",
 }  # fmt: skip
+
+
+@contextlib.contextmanager
+def unless_undrawn(warn: Callable[[str], None]) -> Iterator[None]:
+    """Skips the pictures that are drawn inside, with a warning, where that fails.
+
+    They are made of what is on record: without them nothing is lost.
+    """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of its folders
+    try:
+        yield
+    except Exception as error:  # of a backend, of a font, of a disk
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        warn(f"no picture was drawn ({lines[0][:200]}). The figures are on record.")
 
 
 def color(arm: str) -> str:

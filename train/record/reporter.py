@@ -11,8 +11,10 @@ import rich.console
 import rich.progress
 
 from optax_gc import describe
+from train import faults
 from train.config import Config
-from train.record import pictures, workdir
+from train.faults import Failure
+from train.record import pictures, shares, workdir
 from train.record.about import About
 from train.record.console import (
     Metrics,
@@ -24,24 +26,33 @@ from train.record.environment import environment, unused_card
 from train.record.metrics import metrics_in, sentence
 from train.record.shares import Shares
 
+Draw = Callable[[Metrics, pathlib.Path], None]
+
 
 class Reporter:
     """Shows a run on a console and keeps its record in a folder.
 
-    Attributes:
-      workdir: the folder; without one nothing is written.
-      how_to_resume: what a user is told who has stopped the run.
+    The folder is made when the run begins to train: what cannot be begun leaves nothing
+    behind.
     """
 
     def __init__(
         self,
-        folder: pathlib.Path | None,
+        folder: workdir.Folder | pathlib.Path | None,
         console: rich.console.Console,
-        how_to_resume: str = "",
+        remedy: Callable[[pathlib.Path], str] = lambda folder: "",
     ):
-        self.workdir = folder
+        """Makes a reporter.
+
+        Args:
+          folder: the run's; without one nothing is written.
+          console: where the run is shown.
+          remedy: from the folder to what a user is told who has stopped the run.
+        """
+        named = isinstance(folder, pathlib.Path)
+        self.folder = workdir.Folder(folder) if named else folder
         self.console = console
-        self.how_to_resume = how_to_resume
+        self.remedy = remedy
         self.history: list[Metrics] = []
         self.shares = Shares()
         self.compile_seconds: float | None = None
@@ -55,6 +66,16 @@ class Reporter:
             transient=True,
             disable=not console.is_terminal,
         )
+
+    @property
+    def workdir(self) -> pathlib.Path | None:
+        """The folder; of a new run it may be another one until it has begun."""
+        return self.folder and self.folder.path
+
+    @property
+    def how_to_resume(self) -> str:
+        """What a user is told who has stopped the run."""
+        return self.remedy(self.workdir) if self.workdir else ""
 
     @property
     def after_divergence(self) -> str:
@@ -72,28 +93,19 @@ class Reporter:
         self.say(f"warning: {text}")
 
     def start(self, config: Config, about: About) -> None:
-        """Shows the data; writes config.json, or compares it with the one there.
+        """Shows the data, and compares them with those of the run in the folder.
 
         Raises:
-          UsageError: if the run in the folder was on other data.
+          UsageError: if that was on other data.
+          Failure: if another process has the folder, or its record is damaged.
         """
         self.config, self.about = config, about
         if card := unused_card():
             self.warn(card)
         self.say(f"Data     {about.name}: {about.reason}")
         self.say(f"         {about.text}")
-        if self.workdir and (self.workdir / "config.json").exists():
-            text = (self.workdir / "config.json").read_text()
-            about.check_same(json.loads(text)["dataset"])
-            return
-        self.write_json(
-            "config.json",
-            {
-                "config": dataclasses.asdict(config),
-                "dataset": about.record,
-                **environment(),
-            },
-        )
+        if self.workdir and (self.workdir / workdir.CONFIG).exists():
+            about.check_same(workdir.read_config(self.folder.own())["dataset"])
 
     def model(
         self,
@@ -130,25 +142,63 @@ class Reporter:
         """
         self.steps = steps
         if self.workdir:
-            for name in ("metrics.jsonl", "diagnostics.jsonl"):
-                path = self.workdir / name
-                if path.exists():
-                    workdir.write_lines(path, workdir.read_lines(path)[:epochs_done])
-            self.history = workdir.read_lines(self.workdir / "metrics.jsonl")
-            self.drop_evaluations(epochs_done * steps + steps_done)
-            self.shares.load(self.workdir, epochs_done * steps + steps_done)
+            self.go_on_with(self.workdir, epochs_done, epochs_done * steps + steps_done)
         if steps_done:
             step = f"step {steps_done} of {steps}"
-            self.say(f"\nGoing on after epoch {epochs_done + 1}, {step}")
+            self.say(f"\nGoing on in epoch {epochs_done + 1}, after {step}")
         elif epochs_done:
             self.say(f"\nGoing on after epoch {epochs_done}")
 
-    def drop_evaluations(self, steps_done: int) -> None:
-        path = self.workdir / "evaluations.jsonl"
-        if path.exists():
-            lines = workdir.read_lines(path)
-            kept = [line for line in lines if line["step"] <= steps_done]
-            workdir.write_lines(path, kept)
+    def go_on_with(self, folder: pathlib.Path, epochs: int, steps: int) -> None:
+        """Takes over the record of a run's first epochs and steps; drops the rest.
+
+        Raises:
+          Failure: if it is damaged, or has epochs that no checkpoint is of.
+        """
+        kept = {
+            folder / name: workdir.lines_until(folder / name, key, last)
+            for name, key, last in (
+                ("metrics.jsonl", "epoch", epochs),
+                ("diagnostics.jsonl", "epoch", epochs),
+                ("evaluations.jsonl", "step", steps),
+            )
+        }
+        if not steps and len(workdir.read_lines(folder / "metrics.jsonl")) > 1:
+            raise Failure(
+                f"{folder} has the record of a run and no checkpoint of it. Put back a "
+                "copy of its folder checkpoints, or train anew in another folder."
+            )
+        self.history = kept[folder / "metrics.jsonl"]
+        if len(self.history) < epochs:
+            self.warn(
+                f"{folder / 'metrics.jsonl'} has {len(self.history)} of the {epochs} "
+                "epochs that are done: what is shown of the others, and the training "
+                "time, is without them."
+            )
+        if not self.shares.load(folder, steps):
+            self.warn(f"{folder / shares.FILE} is damaged: its shares so far are lost.")
+        for path, lines in kept.items():
+            if path.exists():
+                workdir.write_lines(path, lines)
+
+    def begin(self) -> None:
+        """Makes the folder of a new run, and writes config.json.
+
+        Raises:
+          Failure: if another process has the folder.
+          OSError: if it cannot be written.
+        """
+        if self.folder is None:
+            return
+        with faults.uninterrupted():
+            path = self.folder.begin() / workdir.CONFIG
+            if not path.exists():
+                record = {
+                    "config": dataclasses.asdict(self.config),
+                    "dataset": self.about.record,
+                    **environment(),
+                }
+                workdir.write_json(path, record)
 
     def compiled(self, seconds: float, names: Collection[str]) -> None:
         """Shows the compilation time; opens the table of epochs, with these metrics."""
@@ -237,16 +287,22 @@ class Reporter:
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
         if self.workdir:
-            with (self.workdir / name).open("a") as file:
+            with faults.uninterrupted(), (self.workdir / name).open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
-    def finish(self, test: Metrics) -> None:
+    def finish(self, test: Metrics, draw: Draw | None = None) -> None:
         """Shows the result; writes summary.json and curves.png.
 
         Args:
           test: the metrics of the test split, if it was opened now.
+          draw: from the run's last metrics and its folder: draws more into it.
         """
         self.progress.stop()
+        if not self.history:
+            raise Failure(
+                f"metrics.jsonl of {self.workdir} lacks the last epoch. Put back a "
+                "copy of it."
+            )
         last = self.history[-1]
         centralizes = self.config.gc or self.config.placebo
         total_seconds = sum(metrics["epoch_seconds"] for metrics in self.history)
@@ -254,7 +310,6 @@ class Reporter:
         self.say(f"Training time: {total_seconds:.2f} s")
         if self.workdir is None or self.had_ended:
             return
-        pictures.plot_run(self.history, self.workdir / "curves.png")
         self.write_json(
             "summary.json",
             {
@@ -268,7 +323,12 @@ class Reporter:
                 "seed": self.config.seed,
             },
         )
-        files = sorted(path.name for path in self.workdir.iterdir())
+        with faults.uninterrupted(), pictures.unless_undrawn(self.warn):
+            pictures.plot_run(self.history, self.workdir / "curves.png")
+            if draw is not None:
+                draw({**last, **test}, self.workdir)
+        names = sorted(path.name for path in self.workdir.iterdir())
+        files = [name for name in names if not name.startswith(".")]
         self.say(f"\nFiles in {self.workdir}: {', '.join(files)}")
 
     def show_figures(self, last: Metrics, test: Metrics) -> None:

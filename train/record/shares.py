@@ -1,10 +1,11 @@
 """The share of each kernel's gradient that the arm took, step by step."""
 
-import os
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
+
+from train.record import workdir
 
 FILE = "removed.npz"
 
@@ -25,21 +26,29 @@ class Shares:
         self.paths = list(removed)
         self.rows.append(np.fromiter(removed.values(), np.float32, len(removed)))
 
-    def load(self, folder: pathlib.Path, steps: int) -> None:
-        """Takes over the first `steps` of a run; NaN where its record has none."""
-        path = folder / FILE
-        if not path.exists():
-            self.rows = [np.array(np.nan, np.float32)] * steps
-            return
-        with np.load(path) as file:
-            self.paths = file["paths"].tolist()
-            self.rows = list(file["shares"][:steps])
+    def load(self, folder: pathlib.Path, steps: int) -> bool:
+        """Takes over the first `steps` of a run; NaN where its record has none.
+
+        Returns:
+          Whether the record is undamaged.
+        """
+        path, undamaged = folder / FILE, True
+        try:
+            with np.load(path) as file:
+                self.paths = file["paths"].tolist()
+                self.rows = list(file["shares"][:steps])
+        except FileNotFoundError:
+            pass
+        except Exception:  # whatever reading a damaged file may raise
+            undamaged = False
         self.rows += [np.array(np.nan, np.float32)] * (steps - len(self.rows))
+        return undamaged
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes the file so that a reader sees all of it or the one before."""
         rows = [np.broadcast_to(row, len(self.paths)) for row in self.rows]
-        unfinished = folder / f"{FILE}.unfinished"
-        with unfinished.open("wb") as file:
+        with (
+            workdir.replaced(folder / FILE) as unfinished,
+            unfinished.open("wb") as file,
+        ):
             np.savez(file, paths=np.array(self.paths), shares=np.stack(rows))
-        os.replace(unfinished, folder / FILE)

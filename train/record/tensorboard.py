@@ -8,7 +8,7 @@ from typing import Any
 
 from train.record.console import Metrics
 from train.record.metrics import metrics_in
-from train.record.reporter import Reporter
+from train.record.reporter import Draw, Reporter
 
 FOLDER = "tensorboard"
 
@@ -40,10 +40,10 @@ class TensorBoardReporter(Reporter):
             values |= {f"{name}/{path}": value for path, value in leaves.items()}
         self.write(metrics["epoch"] * self.steps, values)
 
-    def finish(self, test: Metrics) -> None:
+    def finish(self, test: Metrics, draw: Draw | None = None) -> None:
         if test:
             self.write(self.config.epochs * self.steps, by_tag(test))
-        super().finish(test)
+        super().finish(test, draw)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes values at a step of the run, by tag."""

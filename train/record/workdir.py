@@ -1,16 +1,164 @@
-"""The folder of a run: claimed once, gone on with only by the same configuration."""
+"""The folder of a run: owned by one process, gone on with only as it was configured."""
 
+import contextlib
 import dataclasses
+import errno
+import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterable
+import socket
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from train.config import NOT_RESULTS, Config
-from train.faults import UsageError
+import filelock
 
+from train import faults
+from train.config import NOT_RESULTS, Config
+from train.faults import Failure, UsageError
+
+CONFIG = "config.json"  # the first file of a run
 DIVERGED = "diverged.txt"  # in the folder of a comparison's run that did
+LOCK, OWNER = ".lock", ".owner"  # stay behind; it is the system that holds the lock
+PATIENCE = 0.5  # seconds: others may hold a lock for a moment, to see if it is free
+
+
+class Folder:
+    """The folder of a run or a comparison: made with its first file, then owned."""
+
+    def __init__(self, path: pathlib.Path, *, numbered: bool = False):
+        """Makes nothing yet.
+
+        Args:
+          path: of the folder.
+          numbered: take the first of path, path-2, path-3... that is not there.
+        """
+        self._path = path
+        self._numbered = numbered
+        self._lock: filelock.BaseFileLock | None = None
+        self._made: list[pathlib.Path] = []
+        self._end = contextlib.ExitStack()
+
+    @property
+    def path(self) -> pathlib.Path:
+        """Where it is, or would be if it were made now."""
+        waits = self._numbered and self._lock is None
+        return next_free(self._path) if waits else self._path
+
+    def own(self) -> pathlib.Path:
+        """Makes the folder if it is not there, and keeps all others out; returns it.
+
+        Raises:
+          Failure: if another process has it.
+          OSError: if it cannot be made or written to.
+        """
+        if self._lock is None:
+            self._end.enter_context(faults.tidied(self._tidy))
+            with undone(self.close):
+                self._make()
+                self._lock = locked(self._path)
+        return self.path
+
+    def begin(self) -> pathlib.Path:
+        """Owns the folder for a run that begins in it, if it is not owned yet.
+
+        Raises:
+          Failure: as `own` does, or if another run has begun there in the meantime.
+        """
+        if self._lock is None and (self.own() / CONFIG).exists():
+            self.close()
+            raise Failure(
+                f"another process has just trained a run in {self.path}. Call this "
+                "again to see it, or name another folder."
+            )
+        return self.path
+
+    def close(self) -> None:
+        """Gives the folder free, and removes it if nothing was written into it."""
+        self._end.close()
+
+    def __enter__(self) -> "Folder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _make(self) -> None:
+        while True:
+            path = self.path
+            try:
+                self._made = made(path, new=self._numbered)
+                break
+            except FileExistsError:  # another process was faster
+                if not self._numbered:
+                    raise
+        self._path = path
+
+    def _tidy(self) -> None:
+        if only_lock(self._path):
+            for name in (LOCK, OWNER):
+                (self._path / name).unlink(missing_ok=True)
+            for path in self._made:
+                with contextlib.suppress(OSError):  # others have files there
+                    path.rmdir()
+        if self._lock is not None:
+            self._lock.release()
+        self._lock, self._made = None, []
+
+
+def made(path: pathlib.Path, *, new: bool = False) -> list[pathlib.Path]:
+    """Makes a folder; returns it and those above it that were not there before.
+
+    Raises:
+      FileExistsError: if it is there, and is to be new.
+    """
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=not new)
+    return missing
+
+
+def only_lock(path: pathlib.Path) -> bool:
+    """Tells whether a folder holds nothing but what `locked` leaves in it."""
+    return path.is_dir() and {one.name for one in path.iterdir()} <= {LOCK, OWNER}
+
+
+def locked(path: pathlib.Path) -> filelock.BaseFileLock:
+    """Returns the lock of a folder, acquired, and notes there by whom.
+
+    Raises:
+      Failure: if another process holds it.
+    """
+    lock = acquired(path)
+    write(path / OWNER, f"process {os.getpid()} on {socket.gethostname()}\n")
+    return lock
+
+
+def acquired(path: pathlib.Path) -> filelock.BaseFileLock:
+    """Returns the lock of a folder; the system releases it with the process."""
+    # Open to all, because what one user leaves behind is not to keep others out.
+    lock = filelock.FileLock(path / LOCK, mode=0o666, thread_local=False)
+    try:
+        lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 10)
+    except filelock.Timeout:
+        raise Failure(
+            f"{path} is in use by {owner(path)}. Wait until that has ended, or name "
+            "another folder."
+        ) from None
+    return lock
+
+
+def owner(path: pathlib.Path) -> str:
+    """Returns who holds the lock of a folder."""
+    try:
+        return (path / OWNER).read_text().strip()
+    except OSError:
+        return "another process"
+
+
+def check_free(config: Config) -> None:
+    """Raises a `Failure` if the run's folder is one of a comparison that runs now."""
+    if config.workdir and (config.workdir.parent / LOCK).exists():
+        acquired(config.workdir.parent).release()
 
 
 def is_over(path: pathlib.Path) -> bool:
@@ -18,37 +166,93 @@ def is_over(path: pathlib.Path) -> bool:
     return any((path / name).exists() for name in ("summary.json", DIVERGED))
 
 
-def claim(config: Config) -> pathlib.Path:
-    """Returns the run's folder: a new one, or with --resume the one it left.
+def claim(config: Config, option: str = "--workdir") -> Folder:
+    """Returns the run's folder: a new one, or with --resume the one it left, owned.
+
+    A new one is not made yet.
+
+    Args:
+      config: the run's configuration.
+      option: the one that names the folder.
 
     Raises:
       UsageError: if the folder that was asked for holds something else.
-      OSError: if it cannot be created or written to.
+      Failure: if another process owns it.
+      OSError: if it cannot be made or written to.
     """
     if config.workdir is None:
-        return next_free(pathlib.Path("runs"), run_name(config))
-    path = config.workdir
-    if config.resume and (path / "config.json").exists():
-        check_same(path, config)
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        rule = "a run's folder or new" if config.resume else "a new or empty folder"
+        path = pathlib.Path("runs") / run_name(config)
+        folder = Folder(path, numbered=True)
+        check_can_be_made(folder.path)
+        return folder
+    folder = Folder(config.workdir)
+    with undone(folder.close):
+        if (folder.path / CONFIG).exists():
+            folder.own()
+        check(config, option)
+    return folder
+
+
+def check(config: Config, option: str) -> None:
+    """Raises what `claim` does of the folder that a run names."""
+    if (config.workdir / CONFIG).exists():
+        check_asked_for(config.workdir, config, option)
+    else:
+        check_new(config.workdir, option)
+
+
+@contextlib.contextmanager
+def undone(undo: Callable[[], None]) -> Iterator[None]:
+    """Calls `undo` if what is inside fails."""
+    try:
+        yield
+    except BaseException:
+        undo()
+        raise
+
+
+def check_asked_for(path: pathlib.Path, config: Config, option: str) -> None:
+    """Raises a `UsageError` unless the run in a folder is the one to go on with."""
+    if not config.resume:
         raise UsageError(
-            f"--workdir must be {rule}, got {path}, which is neither. "
-            "Name another one, or remove it."
+            f"{option} {path} holds a run. Add --resume to go on with it, or name "
+            "another folder."
         )
-    path.mkdir(parents=True, exist_ok=True)
-    if not os.access(path, os.W_OK):
-        raise PermissionError(13, "Permission denied", str(path))
-    return path
+    check_same(path, config, option)
 
 
-def check_same(path: pathlib.Path, config: Config) -> None:
+def check_new(path: pathlib.Path, option: str) -> None:
+    """Raises a `UsageError` unless a run may begin in a folder."""
+    if path.is_dir() and any((path / name).exists() for name in PARTS):
+        raise UsageError(
+            f"{option} {path} holds a run without its {CONFIG}, which says how it was "
+            "configured. Put that back to go on with it, or name another folder."
+        )
+    if path.exists() and not only_lock(path):
+        kind = "a folder of something else" if path.is_dir() else "a file"
+        raise UsageError(
+            f"{option} must be a new or empty folder or that of a run, got {path}, "
+            f"which is {kind}. Name another one."
+        )
+    check_can_be_made(path)
+
+
+PARTS = ("metrics.jsonl", "checkpoints", "params", "summary.json")  # of a run
+
+
+def check_can_be_made(path: pathlib.Path) -> None:
+    """Raises an `OSError` if a folder cannot be made or written to."""
+    above = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def check_same(path: pathlib.Path, config: Config, option: str) -> None:
     """Raises a `UsageError` that names how a folder's run is configured otherwise."""
     # What a run of before does not name had its default.
-    theirs = (
-        as_json(type(config)())
-        | json.loads((path / "config.json").read_text())["config"]
-    )
+    theirs = as_json(type(config)()) | read_config(path)["config"]
     differences = [
         f"{name} was {theirs[name]}, now {value}"
         for name, value in as_json(config).items()
@@ -57,8 +261,27 @@ def check_same(path: pathlib.Path, config: Config) -> None:
     if differences:
         raise UsageError(
             f"the run in {path} is another one: {'; '.join(differences)}. "
-            "Repeat its options, or name another --workdir."
+            f"Repeat its options, or name another {option}."
         )
+
+
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what config.json in a run's folder says.
+
+    Raises:
+      Failure: if it is damaged.
+    """
+    file = path / CONFIG
+    try:
+        found = json.loads(file.read_text())
+        if isinstance(found["config"], dict) and isinstance(found["dataset"], dict):
+            return found
+    except (ValueError, TypeError, KeyError):  # no JSON, or of something else
+        pass
+    raise Failure(
+        f"{file} is damaged: it does not say how the run was configured. Put back a "
+        "copy of it, or train in another folder."
+    )
 
 
 def as_json(config: Config) -> dict[str, Any]:
@@ -72,24 +295,30 @@ def run_name(config: Config) -> str:
     return f"{config.prefix}{arm}-seed{config.seed}"
 
 
-def next_free(parent: pathlib.Path, stem: str) -> pathlib.Path:
-    """Creates and returns `parent/stem`, or the first free one of stem-2, -3, ..."""
-    number = 1
-    while True:
-        path = parent / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return path
+def next_free(path: pathlib.Path) -> pathlib.Path:
+    """Returns the first of path, path-2, path-3... that is not there."""
+    numbered = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
+    return next(one for one in itertools.chain([path], numbered) if not one.exists())
 
 
 def write(path: pathlib.Path, text: str) -> None:
     """Writes a file so that a reader sees all of it or the one before."""
+    with replaced(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replaced(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields where to write a file that then takes the place of the one at `path`.
+
+    Also where the power fails: what is renamed is on the disk before.
+    """
     unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    with faults.uninterrupted(), undone(lambda: unfinished.unlink(missing_ok=True)):
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file)
+        unfinished.replace(path)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -98,11 +327,47 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the complete lines of a JSON Lines file, none if there is no file."""
+    """Returns the complete lines of a JSON Lines file, none if there is no file.
+
+    Raises:
+      Failure: if one of them is damaged.
+    """
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")[:-1]  # what follows the last end is cut
-    return [json.loads(line) for line in lines]
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last end is cut
+    return [read_line(path, i, line) for i, line in enumerate(lines, 1)]
+
+
+def read_line(path: pathlib.Path, number: int, line: bytes) -> dict[str, Any]:
+    """Returns the object that a line of a file holds."""
+    try:
+        found = json.loads(line)
+        if isinstance(found, dict):
+            return found
+    except ValueError:
+        pass
+    raise damaged_line(path, number)
+
+
+def damaged_line(path: pathlib.Path, number: int) -> Failure:
+    """Returns the error that a line of a run's record cannot be used."""
+    return Failure(
+        f"line {number} of {path} is damaged. Put back a copy of the file, or remove "
+        "that line and go on without it."
+    )
+
+
+def lines_until(path: pathlib.Path, key: str, last: int) -> list[dict[str, Any]]:
+    """Returns the lines of a file whose number, an epoch or a step, is `last` or less.
+
+    Raises:
+      Failure: if one of them is damaged.
+    """
+    lines = read_lines(path)
+    for i, line in enumerate(lines, 1):
+        if not isinstance(line.get(key), int):
+            raise damaged_line(path, i)
+    return [line for line in lines if line[key] <= last]
 
 
 def write_lines(path: pathlib.Path, lines: Iterable[dict[str, Any]]) -> None:

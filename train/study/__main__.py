@@ -10,6 +10,7 @@ import argparse
 import json
 import pathlib
 
+from train.config import expanded
 from train.study import page, picture, sweep, sweep_picture
 from train.study.confirm import primary
 from train.study.control import controls
@@ -21,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m train.study", description=main.__doc__
     )
-    parser.add_argument("root", type=pathlib.Path, help="such as results")
+    parser.add_argument("root", type=expanded, help="such as results")
     draw(root := parser.parse_args().root)
     (root / "README.md").write_text(page.page(root))
 

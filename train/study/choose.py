@@ -8,9 +8,9 @@ reads the sweep of a task, prints what eight pairs can show, and adds its choice
 
 import argparse
 import json
-import pathlib
 import sys
 
+from train.config import expanded
 from train.record import workdir
 from train.study import sweep
 from train.study.tasks import TASKS, StudyTask
@@ -61,8 +61,10 @@ def wrong(losses: sweep.Losses, arm: str) -> str | None:
 
 def main() -> int:
     """Runs the command and returns its exit status."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("root", type=pathlib.Path, help="such as results")
+    parser = argparse.ArgumentParser(
+        prog="python -m train.study.choose", description=main.__doc__
+    )
+    parser.add_argument("root", type=expanded, help="such as results")
     parser.add_argument("task", choices=[task.name for task in TASKS])
     args = parser.parse_args()
     (task,) = (task for task in TASKS if task.name == args.task)

@@ -17,6 +17,8 @@ import sys
 import zipfile
 from collections.abc import Callable
 
+from train.config import expanded
+
 FOLDS = 5
 FIGURE = re.compile(r"(?:horses/horse|humans/human)(\d+)-\d+\.png")
 SPLITS: dict[str, Callable[[int, int], bool]] = {  # by the names of their archives
@@ -65,9 +67,11 @@ def stage(data_dir: pathlib.Path, name: str, files: dict[str, bytes]) -> None:
 
 def main() -> int:
     """Writes the five folders and returns the command's exit status."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("archive", type=pathlib.Path, help="horse-or-human.zip")
-    parser.add_argument("out", type=pathlib.Path, help="a new folder")
+    parser = argparse.ArgumentParser(
+        prog="python -m train.study.folds", description=main.__doc__
+    )
+    parser.add_argument("archive", type=expanded, help="horse-or-human.zip")
+    parser.add_argument("out", type=expanded, help="a new folder")
     args = parser.parse_args()
     try:
         with zipfile.ZipFile(args.archive) as archive:

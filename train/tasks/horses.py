@@ -108,11 +108,13 @@ def about(dataset: Dataset) -> About:
     names = dataset.class_names
     classes = " or ".join(names) if len(names) < 5 else f"{len(names)} classes"
     train, test = len(dataset.train), len(dataset.test)
+    lent = f"; test: {dataset.lent}" if dataset.lent else ""
     return About(
         name=dataset.name,
         reason=dataset.reason,
         unit="images",
         sizes={"train_images": train, "test_images": test},
         text=f"{train} training and {test} test images, {dataset.image_shape} uint8, "
-        f"{classes}",
+        f"{classes}{lent}",
+        checks={"test": dataset.lent} if dataset.lent else {},
     )

@@ -13,7 +13,7 @@ import argparse
 import pathlib
 import sys
 
-from train.config import default_data_dir, prepare_jax
+from train.config import default_data_dir, expanded, prepare_jax
 from train.faults import Failure
 
 QUICK = ("hopper", "mlp")
@@ -26,12 +26,12 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=pathlib.Path, help="folder of the records")
+    parser.add_argument("out", type=expanded, help="folder of the records")
     parser.add_argument(
         "--quick", action="store_true", help="two networks, the smaller budget"
     )
     parser.add_argument(
-        "--data-dir", type=pathlib.Path, default=default_data_dir(),
+        "--data-dir", type=expanded, default=default_data_dir(),
         help="folder of TensorFlow Datasets (default: %(default)s)",
     )  # fmt: skip
     args = parser.parse_args()

@@ -1,0 +1,5 @@
+"""What is measured: each module is a command, `python -m benchmarks.overhead`."""
+
+from benchmarks import commands
+
+commands.begin()
