@@ -2,10 +2,10 @@
 
     python docs/check.py --pictures build/pictures
 
-builds into `build/docs`, follows every link and anchor within the site, and asks of every
-image that it is there and has a text for who does not see it. `--pictures` needs
-Chromium (Debian's `chromium`): it takes each page 1280 and 390 pixels wide, light and
-dark, and tells which pages are wider than that. Links to other sites are not followed.
+builds into `build/docs`, follows every link and anchor within the site, and checks that
+every image is there and has an alternative text. `--pictures` needs Chromium (Debian's
+`chromium`): it photographs each page at 1280 and 390 pixels, light and dark, and tells
+which pages are wider than their window. Links to other sites are not followed.
 """
 
 import argparse
@@ -142,7 +142,7 @@ def is_there(page: pathlib.Path, address: str, site: pathlib.Path) -> bool:
 
 
 def too_wide(site: pathlib.Path, folder: pathlib.Path, wanted: str) -> list[str]:
-    """Takes the pictures; returns a line for each page that is wider than its window."""
+    """Takes the pictures; returns a line for each page wider than its window."""
     faults = []
     folder.mkdir(parents=True, exist_ok=True)
     with served(site) as address:

@@ -87,7 +87,7 @@ PICTURE = r'<picture>\s*<source [^>]*srcset="(.*?)"[^>]*>\s*<img (.*?)>\s*</pict
 def let_pictures_follow_the_theme(app, name, source):
     """Makes of a <picture> two images, of which the theme's button shows one.
 
-    The <picture> is for GitHub. It follows the system, and Sphinx does not copy its files.
+    A <picture> is for GitHub: it follows the system, and Sphinx copies none of it.
     """
 
     def images(found):
