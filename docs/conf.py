@@ -77,7 +77,7 @@ suppress_warnings = ["myst.header"]
 
 def setup(app):
     app.connect("autodoc-process-signature", write_types_as_the_code_does)
-    app.connect("missing-reference", link_what_functions_return)
+    app.connect("missing-reference", link_names_of_ours)
     app.connect("source-read", let_pictures_follow_the_theme)
 
 
@@ -108,14 +108,14 @@ RETURNED = {  # types that a user reads and never makes, of private modules
 }
 
 
-def link_what_functions_return(app, env, node, text):
-    """Finds by its name a type that users do not import."""
-    target = RETURNED.get(node["reftarget"])
-    if node.get("refdomain") != "py" or target is None:
+def link_names_of_ours(app, env, node, text):
+    """Finds what a docstring of a private module calls by its name alone."""
+    if node.get("refdomain") != "py":
         return None
-    domain = env.domains["py"]
-    page = node["refdoc"]
-    return domain.resolve_xref(env, page, app.builder, "class", target, node, text)
+    name = node["reftarget"]
+    target, page = RETURNED.get(name, f"optax_gc.{name}"), node["refdoc"]
+    resolve = env.domains["py"].resolve_xref
+    return resolve(env, page, app.builder, "obj", target, node, text)
 
 
 def write_types_as_the_code_does(app, what, name, obj, options, signature, returns):

@@ -12,7 +12,7 @@ import rich.progress
 
 from optax_gc import describe
 from train.config import Config
-from train.record import pictures, workdir
+from train.record import pictures, terminal, workdir
 from train.record.about import About
 from train.record.console import (
     Metrics,
@@ -65,8 +65,16 @@ class Reporter:
             kept = f"The checkpoint of epoch {done} is kept in {self.workdir}"
         return f"{kept}; try a lower --learning-rate."
 
-    def say(self, text: str = "") -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+    def say(self, text: str = "", indent: str = "") -> None:
+        """Shows a text; in a terminal its lines end between words."""
+        if self.console.is_terminal:
+            text = terminal.fitted(text, self.columns, indent)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @property
+    def columns(self) -> int:
+        """How many columns a line may take."""
+        return max(terminal.NARROWEST, self.console.width)
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")
@@ -80,8 +88,8 @@ class Reporter:
         self.config, self.about = config, about
         if card := unused_card():
             self.warn(card)
-        self.say(f"Data     {about.name}: {about.reason}")
-        self.say(f"         {about.text}")
+        self.say(f"Data     {about.name}: {about.reason}", indent=" " * 9)
+        self.say(f"         {about.text}", indent=" " * 9)
         if self.workdir and (self.workdir / "config.json").exists():
             text = (self.workdir / "config.json").read_text()
             about.check_same(json.loads(text)["dataset"])
@@ -118,7 +126,8 @@ class Reporter:
             return
         name = "Gradient Centralization" if self.config.gc else "Placebo"
         self.say(f"\n{name} of the {self.config.placement}")
-        self.say(str(describe(variables["params"], axes)))
+        report = str(describe(variables["params"], axes))
+        self.say(terminal.fitted_report(report, self.columns))
 
     def resumed(self, steps: int, epochs_done: int, steps_done: int) -> None:
         """Drops from the record what came after; shows how far the run was.
@@ -155,7 +164,7 @@ class Reporter:
         self.compile_seconds = seconds
         device = jax.devices()[0].device_kind
         self.say(f"\nCompiled in {seconds:.1f} s for {device}\n")
-        self.say(epoch_header(names))
+        self.say("\n".join(epoch_header(names, self.columns)))
         for metrics in self.history:
             self.show_epoch(metrics)
         self.progress.start()
@@ -209,7 +218,7 @@ class Reporter:
         self.append("evaluations.jsonl", line)
         if within_epoch:
             label = f"{step / self.steps:.2f}/{self.config.epochs}"
-            self.say(epoch_line(label, seconds, metrics))
+            self.say(epoch_line(label, seconds, metrics, self.columns))
 
     def epoch(self, metrics: Metrics, diagnostics: dict[str, dict[str, float]]) -> None:
         """Shows the epoch's line; appends to metrics.jsonl and diagnostics.jsonl.
@@ -228,7 +237,7 @@ class Reporter:
 
     def show_epoch(self, metrics: Metrics) -> None:
         label = f"{metrics['epoch']}/{self.config.epochs}"
-        self.say(epoch_line(label, metrics["epoch_seconds"], metrics))
+        self.say(epoch_line(label, metrics["epoch_seconds"], metrics, self.columns))
 
     def save_shares(self) -> None:
         """Writes removed.npz as far as the run is."""
