@@ -63,6 +63,8 @@ def main() -> int:
 
 
 def build() -> None:
+    """Builds the site anew, so that no page is left of what was renamed."""
+    shutil.rmtree(SITE, ignore_errors=True)
     command = [
         sys.executable,
         "-m",

@@ -62,7 +62,7 @@ def test_without_evaluation_dashes_stand_for_the_held_out_metrics():
 
 
 def test_curves_are_drawn_without_held_out_metrics_too(tmp_path):
-    pictures.plot_run([epoch(1), epoch(2)], tmp_path / "curves.png")
+    pictures.plot_run([epoch(1), epoch(2)], tmp_path / "curves.png", "A run")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -25,6 +25,25 @@ from train.record.metrics import metrics_in, sentence
 from train.record.shares import Shares
 
 
+def title(config: Config) -> str:
+    """Returns what stands over a run's picture: its task, arm, rate and seed."""
+    task = config.prefix.strip("-") or "horses"
+    rate = f"{config.optimizer} at {config.learning_rate:g}"
+    return f"{sentence(task)}: {arm(config)}, {rate}, seed {config.seed}"
+
+
+def arm(config: Config) -> str:
+    """Returns what a run is an arm of, in words."""
+    if not config.gc and not config.placebo:
+        return "without GC"
+    kind = "GC" if config.gc else "placebo"
+    kernels = [
+        *(f"of {pattern}" for pattern in config.gc_only),
+        *(f"but for {pattern}" for pattern in config.gc_not),
+    ]
+    return " ".join([f"{kind} on the {config.placement}", *kernels])
+
+
 class Reporter:
     """Shows a run on a console and keeps its record in a folder.
 
@@ -263,7 +282,8 @@ class Reporter:
         self.say(f"Training time: {total_seconds:.2f} s")
         if self.workdir is None or self.had_ended:
             return
-        pictures.plot_run(self.history, self.workdir / "curves.png")
+        path = self.workdir / "curves.png"
+        pictures.plot_run(self.history, path, title(self.config))
         self.write_json(
             "summary.json",
             {
