@@ -27,6 +27,7 @@ from rich.table import Table
 from benchmarks import commands
 from optax_gc import describe, removed_energy
 from train.data.drawing import scene
+from train.study import theme
 
 OPTIMIZER = optax.adam(1e-3)
 ROOT = pathlib.Path(__file__).parents[1]
@@ -284,30 +285,34 @@ def show(record: dict[str, Any]) -> None:
 
 
 def plot(record: dict[str, Any], path: pathlib.Path) -> None:
-    """Draws the shares by what feeds a kernel, legible on light and dark pages."""
+    """Draws the shares by what feeds a kernel, for light pages and for dark ones."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    ink = "#7d8590"
-    colours = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color")
-    with mpl.rc_context(dict.fromkeys((*colours, "ytick.color"), ink)):
-        figure = Figure(figsize=(8.4, 4.4), layout="constrained")
-        draw_shares(figure.add_subplot(), by_input(record), ink)
-        title = "How much of a kernel's gradient GC removes, by what feeds the kernel"
-        figure.suptitle(title, weight="bold")
-        figure.savefig(path, dpi=130, transparent=True)
+    for look in theme.THEMES:
+        with mpl.rc_context(theme.settings(look)):
+            figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+            draw_shares(figure.add_subplot(), by_input(record), look)
+            title = "GC removes next to nothing after a LayerNorm, and most on images"
+            figure.suptitle(title, weight="bold")
+            file = path if look == "light" else path.with_stem(f"{path.stem}-{look}")
+            theme.save(figure, look, file)
 
 
-def draw_shares(panel: Any, groups: dict[str, list[dict[str, Any]]], ink: str) -> None:
-    """Draws a line for each group: its kernels at the start, trained, and by chance."""
-    colour = "#d9731a"
+def draw_shares(panel: Any, groups: dict[str, list[dict[str, Any]]], look: str) -> None:
+    """Draws a line for each group: its kernels at the start, trained, and by chance.
+
+    Kernels stand at different heights, so that those of one share are all seen.
+    """
+    ink, orange = theme.INK[look], theme.COLORS[look]["update"]
     for y, kernels in enumerate(groups.values()):
         start, end = ([100 * row[key] for row in kernels] for key in ("start", "end"))
         chance = np.mean([100 / row["fan_in"] for row in kernels])
-        panel.hlines(y, 0, max(start + end), ink, lw=0.8, alpha=0.6)
+        heights = y + np.linspace(-0.25, 0.25, len(kernels))
+        panel.hlines(y, 0, max(start + end), theme.FAINT[look], lw=0.8)
         marks = [
-            panel.scatter(start, [y] * len(start), 46, "none", edgecolors=colour),
-            panel.scatter(end, [y] * len(end), 46, colour, alpha=0.8, lw=0),
+            panel.scatter(start, heights, 30, "none", edgecolors=orange),
+            panel.scatter(end, heights, 30, orange, lw=0),
             panel.scatter([chance], [y], 300, ink, marker="|", lw=2),
         ]
         panel.text(104, y, f"{span([row['end'] for row in kernels])} %", va="center")
@@ -315,9 +320,10 @@ def draw_shares(panel: Any, groups: dict[str, list[dict[str, Any]]], ink: str) -
     panel.legend(marks, names, loc="upper right", frameon=False)
     panel.set_yticks(range(len(groups)), groups)
     panel.set(xlim=(-2, 102), ylim=(len(groups) - 0.4, -0.6))
-    panel.set_xlabel("share of the gradient's squared norm, %")
+    panel.set_xlabel("share of the gradient's squared norm that GC removes, %")
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.tick_params(left=False)
+    panel.patch.set_visible(False)  # the ground is the figure's
 
 
 def main() -> None:

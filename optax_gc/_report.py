@@ -42,10 +42,13 @@ class Report:
       rows: One for each leaf, a `Leaf`.
       notes: What else deserves a look: idle patterns, and whether no leaf is
         centralized.
+      tree: The same rows in the structure of the parameters, to be mapped over
+        together with them: ``jax.tree.map(lambda leaf: leaf.axes, report.tree)``.
     """
 
     rows: tuple[Leaf, ...]
     notes: tuple[str, ...]
+    tree: PyTree = dataclasses.field(repr=False, compare=False)
 
     def __str__(self) -> str:
         header, *body = self._cells()
@@ -156,7 +159,8 @@ def describe(
     Returns:
       A `Report`, which prints in a terminal and shows in a notebook. Its ``rows`` have
       the attributes ``path``, ``shape``, ``axes``, ``fan_in``, ``why``, ``doubt``,
-      ``outputs``, ``stacked``, ``removed`` and ``chance``.
+      ``outputs``, ``stacked``, ``removed`` and ``chance``. Its ``tree`` has the rows in
+      the structure of `params`, for rules of your own that depend on a leaf's axes.
 
     Raises:
       ValueError: If `updates` has another structure than `params`.
@@ -176,7 +180,7 @@ def describe(
     if updates is not None:
         resolved = _measured(resolved, updates, axes)
     rows = tuple(jax.tree.leaves(resolved))
-    return Report(rows, tuple(notes(rows, axes)))
+    return Report(rows, tuple(notes(rows, axes)), resolved)
 
 
 def _measured(resolved: PyTree, updates: PyTree, axes: AxesSpec) -> PyTree:

@@ -47,7 +47,7 @@ class Sharpness:
 
     @property
     def ratio(self) -> float:
-        """How many times as long a step may be with GC: `plain` over `centralized`.
+        """`plain` over `centralized`, how many times as long a step may be with GC.
 
         At least 1; infinite if only the removed means curve upwards, and 1 if nothing
         does, because then there is no limit that GC could lift.

@@ -34,7 +34,7 @@ def install(replace=setattr):
     from train.tasks import horses as task
 
     replace(task, "CNN", small())
-    replace(pictures, "plot_run", lambda history, path: path.touch())
+    replace(pictures, "plot_run", lambda history, path, title: path.touch())
 
 
 if __name__ == "__mp_main__":  # a process of a comparison

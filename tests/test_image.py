@@ -196,7 +196,7 @@ def shrink(patch):
     sizes = {"WIDTH": 16, "LAYERS": 1, "FREQUENCIES": 8, "DEVIATION": 0.5}
     for name, value in sizes.items():
         patch.setattr(coordinates, name, value)
-    patch.setattr(pictures, "plot_run", lambda history, path: path.touch())
+    patch.setattr(pictures, "plot_run", lambda history, path, title: path.touch())
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,13 @@
 import json
 
 import jax
+import matplotlib as mpl
 import numpy as np
 import PIL.Image
 import pytest
 
 from benchmarks import removed
+from train.study import theme
 
 RECORD = json.loads(removed.RECORD.read_text())
 PAGE = (removed.ROOT / "docs" / "identity.md").read_text()
@@ -77,7 +79,13 @@ def test_a_share_is_shown_with_a_digit_or_two(share, text):
     assert removed.percent(share) == text
 
 
-def test_the_picture_lets_the_page_shine_through(tmp_path):
+def test_the_pictures_are_those_of_the_record_for_light_pages_and_dark(tmp_path):
     removed.plot(RECORD, tmp_path / "removed.png")
-    with PIL.Image.open(tmp_path / "removed.png") as picture:
-        assert picture.getpixel((0, 0))[3] == 0
+    for name, ground in (("removed.png", "light"), ("removed-dark.png", "dark")):
+        with (
+            PIL.Image.open(tmp_path / name) as made,
+            PIL.Image.open(removed.RECORD.with_name(name)) as kept,
+        ):
+            assert made.size == kept.size
+            r, g, b = (x / 255 for x in kept.getpixel((0, 0))[:3])
+            assert mpl.colors.to_hex((r, g, b)) == theme.GROUND[ground]

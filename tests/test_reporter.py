@@ -63,13 +63,13 @@ def epoch(number):
 
 
 def test_without_evaluation_dashes_stand_for_the_held_out_metrics():
-    line = console.epoch_line("1/10", 2.5, epoch(1))
+    line = console.epoch_line("1/10", 2.5, epoch(1), 80)
     assert line.split() == ["1/10", "2.50", "s", "0.6000", "0.7000", "-", "-"]
-    assert len(line) == len(console.epoch_header(epoch(1)))
+    assert [len(line)] == [len(text) for text in console.epoch_header(epoch(1), 80)]
 
 
 def test_curves_are_drawn_without_held_out_metrics_too(tmp_path):
-    pictures.plot_run([epoch(1), epoch(2)], tmp_path / "curves.png")
+    pictures.plot_run([epoch(1), epoch(2)], tmp_path / "curves.png", "A run")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

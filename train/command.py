@@ -12,11 +12,10 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-import tyro
-
 from train import compiled
 from train.config import Config, prepare_jax
 from train.faults import Failure, Stop
+from train.options import read
 
 if TYPE_CHECKING:
     from train.engine.task import Task
@@ -119,7 +118,7 @@ def train_once(
         imported.
       args: the command line.
     """
-    config = tyro.cli(options, args=args, prog=f"python -m {module}")
+    config = read(options, args, f"python -m {module}")
     remedy = functools.partial(how_to_resume, module, config, args)
 
     def work(stop: Stop) -> None:

@@ -12,8 +12,6 @@ import functools
 import sys
 from collections.abc import Mapping, Sequence
 
-import tyro
-
 from train import (
     command,
     config,
@@ -27,6 +25,7 @@ from train import (
 )
 from train.config import Config
 from train.faults import Stop
+from train.options import read
 from train.record import workdir
 
 
@@ -61,7 +60,7 @@ COMPARISONS = {
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
     args = list(sys.argv[1:] if args is None else args)
-    options = tyro.cli(options_of(args), args=args, prog="python -m train.compare")
+    options = read(options_of(args), args, "python -m train.compare")
     return command.run(functools.partial(compare, options), debug=options.debug)
 
 
@@ -100,7 +99,8 @@ def run_all(options: plan.Options, runs: Mapping[str, Config], stop: Stop) -> No
     screen.print(f"{len(runs) - len(open_runs)} of {len(runs)} runs are finished.")
     if not open_runs:
         return
-    overall = Overall(screen, sum(map(epochs_left, open_runs)))
+    names = [run.workdir.name for run in open_runs]
+    overall = Overall(screen, sum(map(epochs_left, open_runs)), names)
     with overall.progress:
         if options.jobs == 1:
             jobs.one_by_one(options.task, options, open_runs, overall, stop)
@@ -116,13 +116,14 @@ def epochs_left(run: Config) -> int:
 
 def show(options: plan.Options) -> None:
     """Prints the tables and draws the pictures of the finished runs."""
-    from train.record import pictures, statistics
+    from train.record import pictures, statistics, terminal
     from train.record.metrics import sentence
 
     runs = statistics.read_runs(options.out)
     if not runs:
         print("\nNo run came to its end.")
         return
+    columns = terminal.width()
     tables, pictured = {}, ["curves.png", "drift.png", "energy.png", "times.png"]
     at = ""
     if len(plan.rates(options)) > 1:
@@ -148,10 +149,12 @@ def show(options: plan.Options) -> None:
     }
     for title, (header, rows) in tables.items():
         if rows:
-            print(f"\n{title}\n\n{statistics.terminal_table(header, rows)}")
+            table = terminal.terminal_table(header, rows, columns)
+            print(f"\n{terminal.fitted(title, columns)}\n\n{table}")
     with faults.uninterrupted(), pictures.unless_undrawn(warn):
         pictures.plot_all(runs, options.out)
-        print(f"\nPictures in {options.out}: {', '.join(pictured)}")
+        shown = f"\nPictures in {options.out}: {', '.join(pictured)}"
+        print(terminal.fitted(shown, columns))
 
 
 def warn(text: str) -> None:

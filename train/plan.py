@@ -39,7 +39,8 @@ class Options(Paths):
     not-NAME: the gradient of the kernels of a subset, or of all others."""
 
     subsets: tuple[str, ...] = ()
-    """Named subsets of kernels, each NAME=PATTERN[,PATTERN...]: first=Conv_0/*"""
+    """Named subsets of kernels, each NAME=PATTERN[,PATTERN...]; first=Conv_0/* names
+    the first convolution."""
 
     learning_rates: tuple[float, ...] = ()
     """Rates to run each arm at; by default the one of --learning-rate."""

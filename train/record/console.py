@@ -8,6 +8,7 @@ import rich.console
 import rich.table
 from flax import linen as nn
 
+from train.record import terminal
 from train.record.metrics import metrics_in
 
 Metrics = Mapping[str, Any]  # one line of metrics.jsonl
@@ -54,27 +55,54 @@ def own_leaves(params: Any, path: tuple[str, ...]) -> dict[str, Any]:
     return {k: leaf for k, leaf in params.items() if not isinstance(leaf, Mapping)}
 
 
-def columns(names: Collection[str]) -> dict[str, int]:
-    """Returns the columns of the table of epochs, and their widths."""
+def columns(names: Collection[str], available: int) -> dict[str, int]:
+    """Returns the columns of the table of epochs, and their widths.
+
+    Headings take a line, or where there is no room for it a line a word.
+    """
+    metrics = metrics_in(names).values()
     widths = {
         metric.short: max(8, len(metric.short) + 1, metric.digits + 4)
-        for metric in metrics_in(names).values()
+        for metric in metrics
     }
-    return {"epoch": 7, "time": 9} | widths
+    fixed = {"epoch": 7, "time": 9}
+    if sum([*fixed.values(), *widths.values()]) + len(widths) + 1 > available:
+        widths = {
+            metric.short: max(
+                8, max(map(len, metric.short.split())) + 1, metric.digits + 4
+            )
+            for metric in metrics
+        }
+    return fixed | widths
 
 
-def epoch_header(names: Collection[str]) -> str:
-    """Returns the head of the table of epochs, whose lines have these metrics."""
-    return " ".join(name.rjust(width) for name, width in columns(names).items())
+def epoch_header(names: Collection[str], available: int) -> list[str]:
+    """Returns the head of the table of epochs, whose lines have these metrics.
+
+    Args:
+      names: of the metrics.
+      available: the columns that a line may take.
+    """
+    heads = {
+        name: terminal.heading(name, width - 1)
+        for name, width in columns(names, available).items()
+    }
+    height = max(map(len, heads.values()))
+    filled = [[""] * (height - len(lines)) + lines for lines in heads.values()]
+    widths = columns(names, available).values()
+    return [
+        " ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
+        for line in zip(*filled, strict=True)
+    ]
 
 
-def epoch_line(label: str, seconds: float, metrics: Metrics) -> str:
+def epoch_line(label: str, seconds: float, metrics: Metrics, available: int) -> str:
     """Returns a row of the table of epochs; a dash stands for no evaluation."""
     cells = [label, f"{seconds:.2f} s"]
     for name, metric in metrics_in(metrics).items():
         value = metrics[name]
         cells.append("-" if value is None else metric.number(value))
-    widths = columns(metrics).values()
+    widths = columns(metrics, available).values()
     return " ".join(
         cell.rjust(width) for cell, width in zip(cells, widths, strict=True)
     )

@@ -45,8 +45,13 @@ class Metric(NamedTuple):
         return f"{SHORT[self.split]} {self.kind}".strip()
 
     @property
+    def drawn(self) -> str:
+        """Its name in a picture, as the record has it: "test PSNR (dB)"."""
+        return f"{'training' if self.split == 'train' else self.split} {self.kind}"
+
+    @property
     def long(self) -> str:
-        """Its name in a page or a picture: "held-out PSNR (dB)"."""
+        """Its name in a page's table: "held-out PSNR (dB)"."""
         return f"{LONG[self.split]} {self.kind}"
 
     def number(self, value: float, sign: str = "") -> str:

@@ -3,22 +3,27 @@
 import datetime
 import pathlib
 import time
+from collections.abc import Collection
 
 import rich.console
 import rich.progress
 
 from train.record import workdir
-from train.record.console import Metrics, epoch_line
+from train.record.console import Metrics, epoch_header, epoch_line
 from train.record.reporter import Reporter
+from train.record.terminal import NARROWEST, fitted, shortened
 
 REMEDY = "Go on by repeating the command."
 
 
 class Overall:
-    """Progress over many runs: a bar in a terminal, else a line an epoch."""
+    """Progress over many runs: a line an epoch, and in a terminal a bar below them."""
 
-    def __init__(self, console: rich.console.Console, epochs: int):
+    def __init__(
+        self, console: rich.console.Console, epochs: int, runs: Collection[str]
+    ):
         self.console = console
+        self.runs = runs
         self.done = 0
         self.total = epochs
         self.start = time.monotonic()
@@ -37,16 +42,43 @@ class Overall:
         self.done += 1
         seconds = (time.monotonic() - self.start) / self.done
         left = datetime.timedelta(seconds=round(seconds * (self.total - self.done)))
-        label = f"{metrics['epoch']}/{epochs}"
-        line = f"{run:16} {epoch_line(label, metrics['epoch_seconds'], metrics)}"
+        if self.done == 1:
+            self.show_header(metrics)
+        label, available = f"{metrics['epoch']}/{epochs}", self.available
+        line = epoch_line(label, metrics["epoch_seconds"], metrics, available)
+        name = shortened(run, self.columns - len(line) - 1)
         self.progress.update(self.task, advance=1, description=run)
-        if self.console.is_terminal:
-            self.console.print(line, highlight=False)
-        else:
-            self.console.print(f"{line}   {left} left", highlight=False, soft_wrap=True)
+        rest = "" if self.console.is_terminal else f"{left!s:>10}"
+        self.show(f"{name:{self.longest(len(line))}} {line}{rest}")
+
+    def show_header(self, metrics: Metrics) -> None:
+        """Shows what is in the columns of the lines of epochs."""
+        *above, last = epoch_header(metrics, self.available)
+        widest = self.longest(len(last))
+        for line in above:
+            self.show(f"{'':{widest}} {line}")
+        rest = "" if self.console.is_terminal else f"{'left':>10}"
+        self.show(f"{'run':{widest}} {last}{rest}")
+
+    @property
+    def columns(self) -> int:
+        """How many columns a line may take: a pipe is wide enough for all names."""
+        return max(NARROWEST, self.console.width) if self.console.is_terminal else 1000
+
+    @property
+    def available(self) -> int:
+        """How many columns the figures may take beside the names of the runs."""
+        return max(NARROWEST, self.console.width) - max(map(len, self.runs)) - 1
+
+    def longest(self, line: int) -> int:
+        """Returns the width of the column of names beside a line of figures."""
+        return min(max(map(len, self.runs)), self.columns - line - 1)
+
+    def show(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        self.console.print(f"warning: {text}", soft_wrap=True)
+        self.show(fitted(f"warning: {text}", self.columns))
 
 
 class Member(Reporter):

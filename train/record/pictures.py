@@ -3,13 +3,14 @@
 import contextlib
 import logging
 import pathlib
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from train.record.console import Metrics
-from train.record.metrics import LONG, metrics_in, sentence
+from train.record.metrics import metrics_in, sentence
 from train.record.statistics import (
     Run,
     by_arm,
@@ -19,10 +20,32 @@ from train.record.statistics import (
 )
 
 ERROR_SHOWN = 0.2  # of a range of 1, and more looks the same: pictures compare
-COLORS = {
-    "none": "0.35", "gradient": "C0", "update": "C1", "placebo": "C2",
-    "first": "0.7", "then-none": "0.35", "then-gc": "C0",
+ENERGY = (
+    "Share of the energy of each kernel's gradient that GC takes, or would take where "
+    "it is not on: the larger, the more GC changes"
+)
+DRIFT = (
+    "Drift of each kernel's fan-in means since the start: under SGD, GC is to leave "
+    "nothing but rounding"
+)
+# Apart for every kind of color vision, and of a contrast of 4.5 or more on white.
+BLUE, ORANGE, GRAY, BLACK = "#0969da", "#bc4c00", "#57606a", "#24292f"
+LINES = [(color, dash) for dash in ("-", "--", ":", "-.") for color in
+         (BLUE, ORANGE, BLACK)]  # fmt: skip
+SPLITS = {"train": (GRAY, "o"), "validation": (BLUE, "s"), "test": (ORANGE, "D")}
+LOOKS = {
+    "none": (GRAY, "-"), "gradient": (BLUE, "-"), "update": (ORANGE, "-"),
+    "placebo": (BLACK, "--"), "first": (BLACK, ":"), "then-none": (GRAY, "-"),
+    "then-gc": (BLUE, "-"),
 }  # fmt: skip
+NAMES = {"none": "without GC", "gradient": "GC on the gradient",
+         "update": "GC on the update"}  # fmt: skip
+
+
+def look(arm: str) -> tuple[str, str]:
+    """Returns the color and the dashes of an arm's line; a subset's by its name."""
+    subsets = LINES[3:]
+    return LOOKS.get(arm) or subsets[sum(arm.encode()) % len(subsets)]
 
 
 @contextlib.contextmanager
@@ -40,8 +63,8 @@ def unless_undrawn(warn: Callable[[str], None]) -> Iterator[None]:
 
 
 def color(arm: str) -> str:
-    """Returns the arm's color; subsets have one by their name."""
-    return COLORS.get(arm) or f"C{3 + sum(arm.encode()) % 7}"
+    """Returns the color of an arm."""
+    return look(arm)[0]
 
 
 def series(runs: Sequence[Run], metric: str) -> np.ndarray:
@@ -82,12 +105,12 @@ def plot_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
             epochs, mean = 1 + np.arange(values.shape[1]), values.mean(0)
             deviation = values.std(0, ddof=1) if len(values) > 1 else 0 * mean
             label = f"{arm} (n = {len(members)})"
-            panel.plot(epochs, mean, color=color(arm), label=label)
+            panel.plot(epochs, mean, color=color(arm), ls=look(arm)[1], label=label)
             panel.fill_between(
                 epochs, mean - deviation, mean + deviation,
                 color=color(arm), alpha=0.18, linewidth=0,
             )  # fmt: skip
-        panel.set_title(sentence(metric.long))
+        panel.set_title(sentence(metric.drawn))
     tidy(figure.axes)
     figure.axes[0].legend(frameon=False)
     figure.savefig(path, dpi=130)
@@ -102,12 +125,12 @@ def plot_rates(runs: Sequence[Run], metric: str, path: pathlib.Path) -> None:
     for arm, members in by_arm(runs).items():
         rates = by_rate(members)
         means = [final(at_rate, metric).mean() for at_rate in rates.values()]
-        panel.plot(list(rates), means, color=color(arm), label=arm)
+        panel.plot(list(rates), means, color=color(arm), ls=look(arm)[1], label=arm)
         every = [run.rate for run in members]
         panel.plot(every, final(members, metric), ".", color=color(arm), alpha=0.5)
     panel.set_xscale("log")
     panel.set_xlabel("learning rate")
-    panel.set_ylabel(measured(runs)[metric].long)
+    panel.set_ylabel(measured(runs)[metric].drawn)
     panel.legend(frameon=False)
     panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
@@ -116,22 +139,28 @@ def plot_rates(runs: Sequence[Run], metric: str, path: pathlib.Path) -> None:
 def plot_layers(
     runs: Sequence[Run], name: str, title: str, path: pathlib.Path, scale: str
 ) -> None:
-    """Draws a diagnostic of each layer over the epochs, one panel an arm."""
+    """Draws a diagnostic of each layer over the epochs, one panel an arm.
+
+    The title says what is drawn and what to expect of it.
+    """
     from matplotlib.figure import Figure
 
     arms = by_arm(runs)
-    figure = Figure(figsize=(3.6 * len(arms) + 1.2, 3.6), layout="constrained")
+    width = max(3.6 * len(arms) + 1.2, 6)
+    figure = Figure(figsize=(width, 3.9), layout="constrained")
     panels = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]
     for panel, (arm, members) in zip(panels, arms.items(), strict=True):
         for i, (layer, values) in enumerate(layer_series(members, name).items()):
+            line, dash = LINES[i % len(LINES)]
             label = layer.removesuffix("/kernel")
-            panel.plot(1 + np.arange(len(values)), values, label=label, color=f"C{i}")
-        panel.set_title(arm)
+            epochs = 1 + np.arange(len(values))
+            panel.plot(epochs, values, label=label, color=line, ls=dash)
+        panel.set_title(NAMES.get(arm, arm))
         panel.set_yscale(scale)
         if scale == "linear":
             panel.set_ylim(0, 1)
     tidy(panels)
-    panels[0].set_ylabel(title)
+    figure.suptitle(textwrap.fill(title, int(11 * width)))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center",
                   frameon=False)  # fmt: skip
     figure.savefig(path, dpi=130)
@@ -166,16 +195,8 @@ def plot_all(runs: Sequence[Run], folder: pathlib.Path) -> None:
 def plot_training(runs: Sequence[Run], folder: pathlib.Path) -> None:
     """Draws curves.png, energy.png and drift.png of a comparison into its folder."""
     plot_curves(runs, folder / "curves.png")
-    plot_layers(
-        runs,
-        "removed_energy",
-        "share of gradient energy",
-        folder / "energy.png",
-        "linear",
-    )
-    plot_layers(
-        runs, "mean_drift", "drift of fan-in means", folder / "drift.png", "log"
-    )
+    plot_layers(runs, "removed_energy", ENERGY, folder / "energy.png", "linear")
+    plot_layers(runs, "mean_drift", DRIFT, folder / "drift.png", "log")
 
 
 def plot_reconstruction(
@@ -209,12 +230,18 @@ def plot_reconstruction(
     figure.savefig(path, dpi=150)
 
 
-def plot_run(history: Sequence[Metrics], path: pathlib.Path) -> None:
-    """Draws loss, score and time per epoch into a PNG."""
+def plot_run(history: Sequence[Metrics], path: pathlib.Path, title: str) -> None:
+    """Draws loss, score and time per epoch into a PNG.
+
+    Args:
+      history: the lines of metrics.jsonl.
+      path: of the PNG.
+      title: what was run.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    panels = figure.subplots(1, 3)
+    figure = Figure(figsize=(11, 3.9), layout="constrained")
+    panels = figure.subplots(1, 3, width_ratios=(3, 3, 2))
     epochs = [epoch["epoch"] for epoch in history]
     metrics = metrics_in(history[0])
     kinds = dict.fromkeys(metric.kind for metric in metrics.values())
@@ -222,11 +249,13 @@ def plot_run(history: Sequence[Metrics], path: pathlib.Path) -> None:
         for name, metric in metrics.items():
             values = [epoch[name] for epoch in history]
             if metric.kind == kind and None not in values:
-                label = LONG[metric.split]
-                panel.plot(epochs, values, marker="o", markersize=3.5, label=label)
+                line, mark = SPLITS[metric.split]
+                label = metric.drawn.removesuffix(f" {kind}")
+                panel.plot(epochs, values, color=line, marker=mark, ms=4, label=label)
         panel.set_title(sentence(kind))
         panel.legend(frameon=False)
     panels[2].bar(epochs, [epoch["epoch_seconds"] for epoch in history], color="0.6")
     panels[2].set_title("Training time, seconds")
     tidy(panels)
+    figure.suptitle(title)
     figure.savefig(path, dpi=150)

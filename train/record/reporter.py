@@ -14,7 +14,7 @@ from optax_gc import describe
 from train import faults
 from train.config import Config
 from train.faults import Failure
-from train.record import pictures, shares, workdir
+from train.record import pictures, shares, terminal, workdir
 from train.record.about import About
 from train.record.console import (
     Metrics,
@@ -27,6 +27,25 @@ from train.record.metrics import metrics_in, sentence
 from train.record.shares import Shares
 
 Draw = Callable[[Metrics, pathlib.Path], None]
+
+
+def title(config: Config) -> str:
+    """Returns what stands over a run's picture: its task, arm, rate and seed."""
+    task = config.prefix.strip("-") or "horses"
+    rate = f"{config.optimizer} at {config.learning_rate:g}"
+    return f"{sentence(task)}: {arm(config)}, {rate}, seed {config.seed}"
+
+
+def arm(config: Config) -> str:
+    """Returns what a run is an arm of, in words."""
+    if not config.gc and not config.placebo:
+        return "without GC"
+    kind = "GC" if config.gc else "placebo"
+    kernels = [
+        *(f"of {pattern}" for pattern in config.gc_only),
+        *(f"but for {pattern}" for pattern in config.gc_not),
+    ]
+    return " ".join([f"{kind} on the {config.placement}", *kernels])
 
 
 class Reporter:
@@ -86,8 +105,16 @@ class Reporter:
             kept = f"The checkpoint of epoch {done} is kept in {self.workdir}"
         return f"{kept}; try a lower --learning-rate."
 
-    def say(self, text: str = "") -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+    def say(self, text: str = "", indent: str = "") -> None:
+        """Shows a text; in a terminal its lines end between words."""
+        if self.console.is_terminal:
+            text = terminal.fitted(text, self.columns, indent)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @property
+    def columns(self) -> int:
+        """How many columns a line may take."""
+        return max(terminal.NARROWEST, self.console.width)
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")
@@ -102,8 +129,8 @@ class Reporter:
         self.config, self.about = config, about
         if card := unused_card():
             self.warn(card)
-        self.say(f"Data     {about.name}: {about.reason}")
-        self.say(f"         {about.text}")
+        self.say(f"Data     {about.name}: {about.reason}", indent=" " * 9)
+        self.say(f"         {about.text}", indent=" " * 9)
         if self.workdir and (self.workdir / workdir.CONFIG).exists():
             about.check_same(workdir.read_config(self.folder.own())["dataset"])
 
@@ -130,7 +157,8 @@ class Reporter:
             return
         name = "Gradient Centralization" if self.config.gc else "Placebo"
         self.say(f"\n{name} of the {self.config.placement}")
-        self.say(str(describe(variables["params"], axes)))
+        report = str(describe(variables["params"], axes))
+        self.say(terminal.fitted_report(report, self.columns))
 
     def resumed(self, steps: int, epochs_done: int, steps_done: int) -> None:
         """Drops from the record what came after; shows how far the run was.
@@ -205,7 +233,7 @@ class Reporter:
         self.compile_seconds = seconds
         device = jax.devices()[0].device_kind
         self.say(f"\nCompiled in {seconds:.1f} s for {device}\n")
-        self.say(epoch_header(names))
+        self.say("\n".join(epoch_header(names, self.columns)))
         for metrics in self.history:
             self.show_epoch(metrics)
         self.progress.start()
@@ -259,7 +287,7 @@ class Reporter:
         self.append("evaluations.jsonl", line)
         if within_epoch:
             label = f"{step / self.steps:.2f}/{self.config.epochs}"
-            self.say(epoch_line(label, seconds, metrics))
+            self.say(epoch_line(label, seconds, metrics, self.columns))
 
     def epoch(self, metrics: Metrics, diagnostics: dict[str, dict[str, float]]) -> None:
         """Shows the epoch's line; appends to metrics.jsonl and diagnostics.jsonl.
@@ -278,7 +306,7 @@ class Reporter:
 
     def show_epoch(self, metrics: Metrics) -> None:
         label = f"{metrics['epoch']}/{self.config.epochs}"
-        self.say(epoch_line(label, metrics["epoch_seconds"], metrics))
+        self.say(epoch_line(label, metrics["epoch_seconds"], metrics, self.columns))
 
     def save_shares(self) -> None:
         """Writes removed.npz as far as the run is."""
@@ -324,7 +352,8 @@ class Reporter:
             },
         )
         with faults.uninterrupted(), pictures.unless_undrawn(self.warn):
-            pictures.plot_run(self.history, self.workdir / "curves.png")
+            path = self.workdir / "curves.png"
+            pictures.plot_run(self.history, path, title(self.config))
             if draw is not None:
                 draw({**last, **test}, self.workdir)
         names = sorted(path.name for path in self.workdir.iterdir())

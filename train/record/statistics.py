@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from train.record import archive
-from train.record.metrics import SCORES, Metric, metrics_in
+from train.record.metrics import Metric, metrics_in
 
 CONFIDENCE = 0.95
 ARMS = ("none", "gradient", "update", "placebo", "first", "then-none", "then-gc")
@@ -246,27 +246,3 @@ def at_best_rates(runs: Sequence[Run], metric: str) -> list[Run]:
         whole = [at_rate for at_rate in rates if len(at_rate) == most]
         best += min(whole, key=lambda at_rate: final(at_rate, metric).mean())
     return best
-
-
-IN_TERMINAL = {
-    **{one.long: one.short for score in SCORES for one in score.metrics().values()},
-    "seconds an epoch, least": "s/epoch",
-    "training seconds": "seconds",
-    "mean difference": "mean",
-}
-LEFT_OUT = ("each seed", "median")  # too wide for a terminal
-
-
-def terminal_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table as aligned lines: the first column left, the others right."""
-    kept = [i for i, name in enumerate(header) if name not in LEFT_OUT]
-    lines = [[IN_TERMINAL.get(header[i], header[i]) for i in kept]]
-    lines += [[IN_TERMINAL.get(row[i], row[i]) for i in kept] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )

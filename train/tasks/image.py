@@ -16,7 +16,7 @@ from train.engine.optimizer import Recipe
 from train.engine.task import Examples, Scores, Task, Variables, size, take
 from train.record import pictures
 from train.record.about import About
-from train.record.metrics import LONG, PSNR, metrics_in
+from train.record.metrics import PSNR, metrics_in
 from train.tasks.coordinates import ReluNetwork, Siren
 
 Network = Literal["relu", "siren"]
@@ -152,4 +152,4 @@ def title(run: str, metrics: Mapping[str, Any]) -> str:
         if metric.label == PSNR.label and metrics[name] is not None
     ][-1]
     figure = metric.figure(metrics[name])
-    return f"{run}: PSNR {figure} on {LONG[metric.split]} pixels"
+    return f"{run}: PSNR {figure} on {metric.split} pixels"

@@ -1,0 +1,85 @@
+"""The options of every command, in groups."""
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from train import compare, config, fashion, horses, image, options, shakespeare
+
+ROOT = pathlib.Path(__file__).parents[1]
+COMMANDS = {
+    "horses": horses.Config,
+    "fashion": fashion.Config,
+    "shakespeare": shakespeare.Config,
+    "image": image.Config,
+    "compare": compare.Comparison,
+}
+
+
+def shown(*args):
+    """The lines of a command's help in a terminal of 80 columns."""
+    done = subprocess.run(
+        [sys.executable, "-m", *args, "--help"], cwd=ROOT, check=True,
+        capture_output=True, text=True, env=os.environ | {"COLUMNS": "80"},
+    )  # fmt: skip
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_and_has_the_arm_first_in_groups(name):
+    lines = shown(f"train.{name}")
+    assert max(map(len, lines)) <= 80
+    titles = [line.strip("╭╮─ ") for line in lines if line.startswith("╭")]
+    first = "comparison options" if name == "compare" else "arm options"
+    assert titles[:3] == ["options", first, "data options"]
+    others = titles[3:]
+    assert others[:2] == ["training options", "stop-and-resume options"]
+    assert ("hosts options" in others) == (name != "compare")
+    text = "\n".join(lines)
+    assert "(default: )" not in text
+    assert "None" not in text
+    for field in dataclasses.fields(COMMANDS[name]):
+        assert f"--{field.name.replace('_', '-')}" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
+def test_every_option_has_its_text_and_every_grouped_name_is_an_option(command):
+    texts = options.docstrings(command)
+    names = {field.name for field in dataclasses.fields(command)}
+    assert all(texts[name].endswith(".") for name in names)
+
+
+def test_groups_name_no_option_that_no_command_has():
+    known = {f.name for c in COMMANDS.values() for f in dataclasses.fields(c)}
+    named = [name for fields in options.GROUPS.values() for name in fields]
+    assert set(named) <= known
+    assert len(named) == len(set(named))
+    assert set(options.METAVARS) <= known
+
+
+def test_a_command_line_sets_the_options_of_all_groups():
+    line = (
+        "--gc --placement update --gc-only Conv_* Dense_* --data-dir here --epochs 3 "
+        "--workdir there --resume --coordinator host:1 --num-processes 2 --process-id 1"
+    )
+    assert options.read(horses.Config, line.split(), "command") == horses.Config(
+        gc=True, placement="update", gc_only=("Conv_*", "Dense_*"), epochs=3,
+        data_dir=pathlib.Path("here"), workdir=pathlib.Path("there"), resume=True,
+        coordinator="host:1", num_processes=2, process_id=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
+def test_without_a_command_line_all_options_have_their_defaults(command):
+    assert options.read(command, [], "command") == command()
+
+
+def test_a_text_of_ones_own_class_goes_before_that_of_another():
+    assert (
+        options.docstrings(config.Training)["epochs"]
+        != (options.docstrings(horses.Training)["epochs"])
+    )
