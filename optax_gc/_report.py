@@ -6,6 +6,7 @@ import dataclasses
 import html
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -176,7 +177,20 @@ def describe(
     if updates is not None:
         resolved = _measured(resolved, updates, axes)
     rows = tuple(jax.tree.leaves(resolved))
-    return Report(rows, tuple(notes(rows, axes)))
+    return Report(rows, (*notes(rows, axes), *_unused(rows)))
+
+
+def _unused(rows: Sequence[Leaf]) -> list[str]:
+    """Returns a line on the leaves that have no gradient in what was traced, if any."""
+    counts = Counter(row.why for row in rows)
+    ways = [why for why in ("never used", "behind stop_gradient") if counts[why]]
+    if not ways:
+        return []
+    said = " and ".join(f"{counts[why]} {why}" for why in ways)
+    return [
+        f"Of the {len(rows)} leaves {said} in what was traced. Trace the loss that is "
+        "trained if they are trained."
+    ]
 
 
 def _measured(resolved: PyTree, updates: PyTree, axes: AxesSpec) -> PyTree:

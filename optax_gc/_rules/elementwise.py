@@ -245,7 +245,8 @@ def _stays(reader: Reader, here: Part, before: Part, others: Values) -> bool:
             for other in others
         )
         step = data(*others).uses & reader.uses_of(before.leaf)
-        return here.kernel and not lacks and bool(beside_kernels or step)
+        if not (beside_kernels or step):
+            return False
     return (here.kernel and not lacks) or len(_own(here)) > 1
 
 

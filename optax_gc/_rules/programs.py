@@ -23,8 +23,10 @@ from optax_gc._rules.base import (
 
 @rule("stop_gradient")
 def _stop_gradient(reader: Reader, eqn: Any, values: Values) -> Value:
-    value = values[0]
-    return dataclasses.replace(value, parts=(), uses=value.uses)
+    (value,), rank = values, len(shape(eqn.outvars[0]))
+    whole = any(all(map(part.owns, range(rank))) for part in value.parts)
+    full = value.full or (whole and rank > 1 and not value.data)
+    return dataclasses.replace(value, parts=(), full=full)
 
 
 @rule("cond")
