@@ -172,6 +172,34 @@ def merged(parts: Iterable[Part]) -> tuple[Part, ...]:
     return tuple(p for p in parts if not p.statistic or p.leaf not in whole)
 
 
+def fused(parts: Iterable[Part], axis: int) -> list[Part]:
+    """Returns parts of an array, those that lie together as in their leaf made one."""
+    found: list[Part] = []
+    for part in parts:
+        whole = _fused(found[-1], part, axis) if found else None
+        found[-1:] = [*found[-1:], part] if whole is None else [whole]
+    return found
+
+
+def _fused(one: Part, two: Part, axis: int) -> Part | None:
+    if one.leaf != two.leaf or len(one.dims[axis]) != 1 != len(two.dims[axis]):
+        return None
+    (a,), (b,) = one.dims[axis], two.dims[axis]
+    if a.axis < 0 or a.image or None in (a.start, a.at):
+        return None
+    after = a._replace(
+        start=(a.start or 0) + a.entries,
+        at=(a.at or 0) + a.step * a.entries,
+        entries=b.entries,
+        step=b.step if b.entries == 1 else a.step,
+    )
+    dims = [*two.dims[:axis], one.dims[axis], *two.dims[axis + 1 :]]
+    if b != after or two.with_dims(dims) != one:
+        return None
+    dims[axis] = (a._replace(entries=a.entries + b.entries),)
+    return one.with_dims(dims)
+
+
 def spread(value: Value, old: Shape, new: Shape, where: Sequence[int]) -> Value:
     """Returns a value whose dimensions became `where` of an array, repeated in it."""
     if old == new:
@@ -208,7 +236,9 @@ def sliced(dim: Dim, size: int, start: int, stop: int, step: int = 1) -> Dim | N
     length = len(range(start, stop, step))
     if not any(atom.axis != BROADCAST for atom in dim):
         return repeated(length)
-    if len(dim) != 1 or dim[0].start is None:  # which are left is not followed
+    if len(dim) > 1:
+        return _sliced_in_two(dim, start, stop, step) or some(dim, length)
+    if dim[0].start is None:  # which are left is not followed
         return some(dim, length)
     (atom,) = dim
     if atom.image:
@@ -227,6 +257,22 @@ def sliced(dim: Dim, size: int, start: int, stop: int, step: int = 1) -> Dim | N
             size=length, start=first, entries=len(inside), at=at, step=atom.step * step
         ),
     )
+
+
+def _sliced_in_two(dim: Dim, start: int, stop: int, step: int) -> Dim | None:
+    """Returns a slice of several axes in one, if it is one along each of them."""
+    (major, *minor), rest = dim, math.prod(atom.size for atom in dim[1:])
+    (first, before), (last, after) = divmod(start, rest), divmod(stop - 1, rest)
+    if step != 1 or major.start is None:
+        return None
+    if (before, after) == (0, rest - 1):
+        inner: Dim | None = tuple(minor)
+    elif first == last:
+        inner = sliced(tuple(minor), rest, before, after + 1)
+    else:
+        return None
+    outer = sliced((major,), major.size, first, last + 1)
+    return None if outer is None or inner is None else (*outer, *inner)
 
 
 def reverse(dim: Dim) -> Dim:

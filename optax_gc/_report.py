@@ -186,10 +186,12 @@ def _unused(rows: Sequence[Leaf]) -> list[str]:
     ways = [why for why in ("never used", "behind stop_gradient") if counts[why]]
     if not ways:
         return []
-    said = " and ".join(f"{counts[why]} {why}" for why in ways)
+    said = " and ".join(
+        f"{counts[why]} {'is' if counts[why] == 1 else 'are'} {why}" for why in ways
+    )
     return [
-        f"Of the {len(rows)} leaves {said} in what was traced. Trace the loss that is "
-        "trained if they are trained."
+        f"In what was traced, of {len(rows)} leaves {said}. If they are trained, trace "
+        "the loss that is."
     ]
 
 

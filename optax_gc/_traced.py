@@ -167,8 +167,9 @@ def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:
     keyed = jax.tree_util.tree_leaves_with_path(params)
     names = [path_name(path) for path, _ in keyed]
     shapes = [_shape_of(leaf) for _, leaf in keyed]
-    walk = _walked(jaxpr, keyed, closure_is_data=False)
-    if not walk.met_data:
+    given = len(jaxpr.jaxpr.invars) > sum(_is_array(leaf) for _, leaf in keyed)
+    walk = _walked(jaxpr, keyed, closure_is_data=not given)
+    if given and not walk.met_data:
         walk = _walked(jaxpr, keyed, closure_is_data=True)
     guesses = jax.tree.leaves(fan_in(params))
     uses = [walk.used(number) for number in range(len(keyed))]

@@ -108,7 +108,7 @@ class Walk:
         """
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
         backward = self._backward
-        self._backward = backward or self._is_backward()
+        self._backward = self._is_derived()
         before, given = self._told_apart(values)
         key = id(jaxpr), tuple(given), tuple(live), self._backward
         if key not in self._known or any(v.cell is not None for v in values):
@@ -160,8 +160,10 @@ class Walk:
         long = any(n > 1 for n in shape)
         return Value(data=long and self.closure_is_data, full=long)
 
-    def _is_backward(self) -> bool:
+    def _is_derived(self) -> bool:
         """Tells whether the equation in hand is one that JAX's `grad` has made."""
+        if self._backward:
+            return True
         stack = getattr(getattr(self._eqn, "source_info", None), "name_stack", "")
         if stack not in self._marks:
             name = str(stack)
@@ -281,14 +283,15 @@ class Walk:
     ) -> int:
         if part.statistic or part.unread:
             return self.settle(part)
-        # What it was scaled by that was made from itself is its norm, and no use.
-        self._dropped |= part.scaled_by & self._of_leaf.get(part.leaf, 0)
         images = tuple(atom for atom in batch if atom.image)
         bits = 0
         readings = list(_over(part, contracted, batch))
         for atoms in readings:
             summed = atoms + part.fixed + images
             bits |= self._contracted(part, summed, batch, kind, len(readings) > 1)
+        # What it was scaled by that was made from itself is its norm, and no use.
+        if not self._is_derived():
+            self._dropped |= part.scaled_by & self.uses_of(part.leaf) & ~bits
         before = by.uses | part.scaled_by
         self._before.update((n, (before, key)) for n in _bits(bits))
         return bits
@@ -337,7 +340,7 @@ class Walk:
         if 0 < self._needed < NEEDED:
             self.stopped.add(part.leaf)
             return 0
-        derived, dead = self._backward or self._is_backward(), not self._needed
+        derived, dead = self._is_derived(), not self._needed
         use = Use(
             part.leaf, how, origin=part.origin, derived=derived, dead=dead, **details
         )

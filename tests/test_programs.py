@@ -714,8 +714,8 @@ def test_leaves_that_are_not_used_are_counted():
     params = shapes(w=(4, 6), frozen=(4, 6), head=(6, 2))
     note = describe(params, traced_fan_in(f, params, X)).notes[-1]
     assert note == (
-        "Of the 3 leaves 1 never used and 1 behind stop_gradient in what was traced. "
-        "Trace the loss that is trained if they are trained."
+        "In what was traced, of 3 leaves 1 is never used and 1 is behind "
+        "stop_gradient. If they are trained, trace the loss that is."
     )
 
 

@@ -1,5 +1,6 @@
 """Rules for arrays that are moved about: each axis ends somewhere else."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +9,11 @@ from optax_gc._parts import (
     BROADCAST,
     SLOT,
     Atom,
-    Dim,
     Part,
     Shape,
     UnreadableError,
     Value,
+    fused,
     image_of,
     merged,
     padded,
@@ -160,22 +161,33 @@ def _stack(reader: Reader, eqn: Any, values: Values) -> Value:
 def _put_together(reader: Reader, eqn: Any, values: Values, axis: int) -> Value:
     if any(value.data for value in values):
         return data(*(settled(reader, value, "joined") for value in values))
-    new, parts, before = shape(eqn.outvars[0])[axis], [], 0
+    parts: list[Part] = []
+    new, before = shape(eqn.outvars[0])[axis], 0
     for value, old in zip(values, shapes(eqn), strict=True):
         size = old[axis] if len(old) == len(shape(eqn.outvars[0])) else 1
-        for part in value.parts:
-            dims = list(part.dims)
-            dims[axis] = _placed(dims[axis], size, before, new)
-            parts.append(part.with_dims(dims))
+        parts += (_placed(part, axis, size, before, new) for part in value.parts)
         before += size
-    return Value(parts=merged(parts))
+    return Value(parts=merged(fused(parts, axis)))
 
 
-def _placed(dim: Dim, size: int, before: int | None, new: int) -> Dim:
-    """Returns a dimension within a longer one; what has no axis there has a place."""
-    if size == 1 < new and not any(atom.axis != BROADCAST for atom in dim):
-        return (Atom(SLOT, new, before, 1),)
-    return padded(dim, size, before, new)
+def _placed(part: Part, axis: int, size: int, before: int, new: int) -> Part:
+    """Returns a part within an array that is longer along one dimension.
+
+    What has no axis there has a place, and what was one index of an axis is one again.
+    """
+    dims, stacked = list(part.dims), part.stacked
+    if size == 1 < new and not any(atom.axis != BROADCAST for atom in dims[axis]):
+        place = Atom(SLOT, 1, 0, 1)
+        if stacked and _is_single(stacked[-1]):
+            stacked, place = stacked[:-1], stacked[-1]
+        dims[axis] = (place._replace(size=new, start=before),)
+        return dataclasses.replace(part, dims=tuple(dims), stacked=stacked)
+    dims[axis] = padded(dims[axis], size, before, new)
+    return part.with_dims(dims)
+
+
+def _is_single(atom: Atom) -> bool:
+    return atom.entries == 1 and atom.at is not None and not atom.image
 
 
 @rule("pad")

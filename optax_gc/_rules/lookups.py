@@ -106,7 +106,7 @@ def _gather(reader: Reader, eqn: Any, values: Values) -> Value:
 def _tabled(dim: Dim, old: int, new: int, rank: int) -> Dim:
     """Returns a dimension of a constant table of indices into another."""
     if rank == 1 and new <= old:
-        return some(dim, new)
+        return dim if new == old else some(dim, new)
     return image_of((atom for atom in dim if atom.axis >= 0), new, "map")
 
 
