@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
 BROADCAST = -1  # the axis of an atom along which a part repeats itself
+SLOT = -2  # of one at a place of which a part is, as a leaf in a stack of leaves
 
 
 class UnreadableError(LookupError):
@@ -21,17 +22,34 @@ class UnreadableError(LookupError):
 class Atom(NamedTuple):
     """An axis of a leaf, or a piece of one, within a dimension of an array.
 
+    A constant that is contracted with an axis puts an image of it in its place: every
+    entry there is made of all of the axis.
+
     Attributes:
-      axis: The leaf's axis, or `BROADCAST`.
+      axis: The leaf's axis, or `BROADCAST`, or `SLOT`.
       size: The extent in the array.
-      start: Where in this extent the entries of the leaf begin.
+      start: Where in this extent the entries of the leaf begin; None if not known.
       entries: How many they are; the others are padding, or other leaves.
+      at: Which entry of the leaf's axis is the first; None if not known.
+      step: How far apart in the leaf's axis two neighbours are.
+      image: What made it an image of the axis: "map" (a constant), "rows" (one that
+        stands where inputs do), "either" of these, or "spectrum"; "" if it is none.
+      others: The further axes of which it is an image.
     """
 
     axis: int
     size: int
-    start: int
+    start: int | None
     entries: int
+    at: int | None = 0
+    step: int = 1
+    image: str = ""
+    others: Shape = ()
+
+    @property
+    def axes(self) -> Shape:
+        """The leaf's axes that are in it."""
+        return (self.axis, *self.others) if self.axis >= 0 else ()
 
 
 Dim: TypeAlias = tuple[Atom, ...]
@@ -45,15 +63,15 @@ class Part:
       leaf: The leaf's number.
       dims: For each dimension of the array, the leaf's axes in it.
       stacked: Axes that were dropped one index at a time: layers, heads, experts.
-      fixed: Axes that were contracted with a constant.
+      fixed: Axes that were contracted with a constant, and left no image.
       inner: Axes that were contracted with another parameter, one of `partners`.
       partners: The leaves it was multiplied with so.
       adapter: Whether the product was added to a kernel, as LoRA's is.
       statistic: Whether it was reduced, to a norm for example.
       met: How it has met the data, if that is not settled yet: "multiplied", "added"
         or "looked up".
+      unread: The primitive in which it could no longer be followed, if there is one.
       origin: Which equation it met the data in.
-      summed: Axes of which single indices, each times data, were added up.
       kernel: Whether it still is a kernel after that, rather than a scale or a shift
         of the data: the data it met has no dimension of its own, or lacks one.
       scaled_by: The uses (a bit each) that made the data it was scaled by.
@@ -68,16 +86,20 @@ class Part:
     adapter: bool = False
     statistic: bool = False
     met: str = ""
+    unread: str = ""
     origin: int = 0
-    summed: Dim = ()
     kernel: bool = True
     scaled_by: int = 0
 
     def at(self, dimensions: Iterable[int]) -> Dim:
         """Returns the leaf's axes in these dimensions."""
         return tuple(
-            atom for d in dimensions for atom in self.dims[d] if atom.axis != BROADCAST
+            atom for d in dimensions for atom in self.dims[d] if atom.axis >= 0
         )
+
+    def owns(self, dimension: int) -> bool:
+        """Tells whether the part varies, or has its place, along a dimension."""
+        return any(atom.axis != BROADCAST for atom in self.dims[dimension])
 
     def with_dims(self, dims: Iterable[Dim], dropped: Dim = ()) -> "Part":
         """Returns the part in another array; `dropped` axes count as stacked."""
@@ -97,6 +119,9 @@ class Value:
       uses: The settled uses of parameters (a bit each) that it depends on.
       same: Dimensions along which data is known to be constant.
       one_hot: Whether it is an index compared with all that it could be.
+      terms: The uses (a bit each) of pieces of leaves of which it is the plain sum.
+      full: Whether it is a constant that is an array, not a number repeated.
+      cell: The mutable array that it refers to.
     """
 
     data: bool = False
@@ -104,6 +129,9 @@ class Value:
     uses: int = 0
     same: frozenset[int] = frozenset()
     one_hot: bool = False
+    terms: int = 0
+    full: bool = False
+    cell: int | None = None
 
     def map(
         self, move: Callable[[Part], Part | None], same: frozenset[int] = frozenset()
@@ -144,6 +172,34 @@ def merged(parts: Iterable[Part]) -> tuple[Part, ...]:
     return tuple(p for p in parts if not p.statistic or p.leaf not in whole)
 
 
+def fused(parts: Iterable[Part], axis: int) -> list[Part]:
+    """Returns parts of an array, those that lie together as in their leaf made one."""
+    found: list[Part] = []
+    for part in parts:
+        whole = _fused(found[-1], part, axis) if found else None
+        found[-1:] = [*found[-1:], part] if whole is None else [whole]
+    return found
+
+
+def _fused(one: Part, two: Part, axis: int) -> Part | None:
+    if one.leaf != two.leaf or len(one.dims[axis]) != 1 != len(two.dims[axis]):
+        return None
+    (a,), (b,) = one.dims[axis], two.dims[axis]
+    if a.axis < 0 or a.image or None in (a.start, a.at):
+        return None
+    after = a._replace(
+        start=(a.start or 0) + a.entries,
+        at=(a.at or 0) + a.step * a.entries,
+        entries=b.entries,
+        step=b.step if b.entries == 1 else a.step,
+    )
+    dims = [*two.dims[:axis], one.dims[axis], *two.dims[axis + 1 :]]
+    if b != after or two.with_dims(dims) != one:
+        return None
+    dims[axis] = (a._replace(entries=a.entries + b.entries),)
+    return one.with_dims(dims)
+
+
 def spread(value: Value, old: Shape, new: Shape, where: Sequence[int]) -> Value:
     """Returns a value whose dimensions became `where` of an array, repeated in it."""
     if old == new:
@@ -156,17 +212,20 @@ def spread(value: Value, old: Shape, new: Shape, where: Sequence[int]) -> Value:
         )
 
     vary = {d for d, i in kept.items() if i not in value.same}
-    return value.map(repeat, frozenset(range(len(new))) - vary)
+    spread = value.map(repeat, frozenset(range(len(new))) - vary)
+    whole = all(n == 1 or d in kept for d, n in enumerate(new))
+    return dataclasses.replace(spread, full=value.full and whole)
 
 
 def some(dim: Dim, size: int) -> Dim:
     """Returns a dimension of which `size` entries are left, wherever."""
-    axes = [atom.axis for atom in dim if atom.axis != BROADCAST]
-    if not axes:
+    atoms = [atom for atom in dim if atom.axis != BROADCAST]
+    if not atoms:
         return repeated(size)
+    left = size if len(atoms) == 1 else 0
     return tuple(
-        Atom(axis, size if i == 0 else 1, 0, size if len(axes) == 1 else 0)
-        for i, axis in enumerate(axes)
+        atom._replace(size=1 if i else size, start=0, entries=left, at=None)
+        for i, atom in enumerate(atoms)
     )
 
 
@@ -175,38 +234,81 @@ def sliced(dim: Dim, size: int, start: int, stop: int, step: int = 1) -> Dim | N
     if (start, stop, step) == (0, size, 1):
         return dim
     length = len(range(start, stop, step))
-    if len(dim) != 1:  # several axes in one: which entries are left is not followed
-        if any(atom.axis != BROADCAST for atom in dim):
-            return some(dim, length)
+    if not any(atom.axis != BROADCAST for atom in dim):
         return repeated(length)
+    if len(dim) > 1:
+        return _sliced_in_two(dim, start, stop, step) or some(dim, length)
+    if dim[0].start is None:  # which are left is not followed
+        return some(dim, length)
     (atom,) = dim
-    if atom.axis == BROADCAST:
-        return repeated(length)
-    inside = range(max(start, atom.start), min(stop, atom.start + atom.entries), step)
+    if atom.image:
+        return (atom._replace(size=length, entries=length),)
+    # The first entry at or after the start that the steps meet.
+    ahead = dim[0].start - start
+    begin = start + max(0, math.ceil(ahead / step)) * step
+    inside = range(begin, min(stop, start + ahead + atom.entries), step)
     if not inside:
         return None
-    first = max(0, atom.start - start) // step
-    return (Atom(atom.axis, length, first, len(inside)),)
+    skipped = begin - start - ahead
+    at = None if atom.at is None else atom.at + atom.step * skipped
+    first = (begin - start) // step
+    return (
+        atom._replace(
+            size=length, start=first, entries=len(inside), at=at, step=atom.step * step
+        ),
+    )
+
+
+def _sliced_in_two(dim: Dim, start: int, stop: int, step: int) -> Dim | None:
+    """Returns a slice of several axes in one, if it is one along each of them."""
+    (major, *minor), rest = dim, math.prod(atom.size for atom in dim[1:])
+    (first, before), (last, after) = divmod(start, rest), divmod(stop - 1, rest)
+    if step != 1 or major.start is None:
+        return None
+    if (before, after) == (0, rest - 1):
+        inner: Dim | None = tuple(minor)
+    elif first == last:
+        inner = sliced(tuple(minor), rest, before, after + 1)
+    else:
+        return None
+    outer = sliced((major,), major.size, first, last + 1)
+    return None if outer is None or inner is None else (*outer, *inner)
 
 
 def reverse(dim: Dim) -> Dim:
     """Returns a dimension with its entries in reverse order."""
-    return tuple(a._replace(start=a.size - a.start - a.entries) for a in dim)
+    return tuple(_reversed(atom) for atom in dim)
 
 
-def padded(dim: Dim, size: int, before: int, new: int) -> Dim:
+def _reversed(atom: Atom) -> Atom:
+    start, at = atom.start, atom.at
+    start = None if start is None else atom.size - start - atom.entries
+    at = None if at is None else at + atom.step * (atom.entries - 1)
+    return atom._replace(start=start, at=at, step=-atom.step)
+
+
+def padded(dim: Dim, size: int, before: int | None, new: int) -> Dim:
     """Returns a dimension of `size` within one of `new`, after `before` others."""
     if size == new:
         return dim
-    if len(dim) == 1:
-        (atom,) = dim
-        return (Atom(atom.axis, new, before + atom.start, atom.entries),)
-    axes = [atom for atom in dim if atom.axis != BROADCAST]
-    if not axes:
+    atoms = [atom for atom in dim if atom.axis != BROADCAST]
+    if not atoms:
         return repeated(new)
-    if len(axes) == 1:
-        return (Atom(axes[0].axis, new, before, axes[0].entries),)
-    raise UnreadableError
+    if len(atoms) > 1:
+        raise UnreadableError
+    (atom,) = atoms
+    start = before
+    if before is not None and len(dim) == 1:
+        start = None if atom.start is None else before + atom.start
+    return (atom._replace(size=new, start=start),)
+
+
+def image_of(atoms: Iterable[Atom], size: int, kind: str) -> Dim:
+    """Returns a dimension in which each entry is made of all of some axes."""
+    axes = tuple(dict.fromkeys(axis for atom in atoms for axis in atom.axes))
+    if not axes:
+        return repeated(size)
+    return (Atom(axes[0], size, 0, size, image=kind, others=axes[1:]),)
 
 
 def reshaped(part: Part, new: Shape) -> Part:
@@ -228,17 +330,43 @@ def _split(atom: Atom, size: int) -> tuple[Atom, Atom | None]:
     """Returns the major part of an atom, of at most `size`, and what is left of it."""
     if size % atom.size == 0:
         return atom, None
-    axis, whole, start, count = atom
-    if whole % size or (axis != BROADCAST and (start or count != whole)):
+    if atom.size % size:
         raise UnreadableError
-    rest = whole // size
-    return Atom(axis, size, 0, size), Atom(axis, rest, 0, rest)
+    rest = atom.size // size
+    if atom.axis >= 0 and not atom.image and (atom.start or atom.entries != atom.size):
+        raise UnreadableError
+    if atom.axis == SLOT:
+        raise UnreadableError
+    major = atom._replace(size=size, start=0, entries=size, step=atom.step * rest)
+    minor = atom._replace(size=rest, start=0, entries=rest)
+    return major, minor if minor.at is None else minor._replace(at=0)
 
 
-def whole_axes(atoms: Dim, shape: Shape) -> tuple[Shape, Shape]:
-    """Returns the axes of a leaf that `atoms` cover wholly, and those in part."""
-    covered: dict[int, int] = {}
+def covered(atoms: Iterable[Atom], shape: Shape) -> tuple[Shape, dict[int, int | None]]:
+    """Returns the axes of a leaf that `atoms` cover wholly, and those in part.
+
+    Of the latter it tells which entries: a bit each, or None where that is not known.
+    """
+    of_axis: dict[int, list[Atom]] = {}
     for atom in dict.fromkeys(atoms):
-        covered[atom.axis] = covered.get(atom.axis, 1) * atom.entries
-    whole = tuple(sorted(a for a, count in covered.items() if count >= shape[a]))
-    return whole, tuple(sorted(covered.keys() - set(whole)))
+        for axis in atom.axes:
+            of_axis.setdefault(axis, []).append(atom)
+    whole, partly = [], {}
+    for axis, pieces in sorted(of_axis.items()):
+        count = math.prod(atom.entries for atom in pieces)
+        if count >= shape[axis] or any(atom.image for atom in pieces):
+            whole.append(axis)
+        else:
+            partly[axis] = _entries(pieces)
+    return tuple(whole), partly
+
+
+def _entries(pieces: Iterable[Atom]) -> int | None:
+    """Returns which entries of an axis its pieces are, a bit each; None if unknown."""
+    places = {0}
+    for atom in pieces:
+        if atom.at is None:
+            return None
+        steps = range(atom.at, atom.at + atom.step * atom.entries, atom.step)
+        places = {place + step for place in places for step in steps}
+    return sum(1 << place for place in places if place >= 0)

@@ -6,6 +6,7 @@ import dataclasses
 import html
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -180,7 +181,22 @@ def describe(
     if updates is not None:
         resolved = _measured(resolved, updates, axes)
     rows = tuple(jax.tree.leaves(resolved))
-    return Report(rows, tuple(notes(rows, axes)), resolved)
+    return Report(rows, (*notes(rows, axes), *_unused(rows)), resolved)
+
+
+def _unused(rows: Sequence[Leaf]) -> list[str]:
+    """Returns a line on the leaves that have no gradient in what was traced, if any."""
+    counts = Counter(row.why for row in rows)
+    ways = [why for why in ("never used", "behind stop_gradient") if counts[why]]
+    if not ways:
+        return []
+    said = " and ".join(
+        f"{counts[why]} {'is' if counts[why] == 1 else 'are'} {why}" for why in ways
+    )
+    return [
+        f"In what was traced, of {len(rows)} leaves {said}. If they are trained, trace "
+        "the loss that is."
+    ]
 
 
 def _measured(resolved: PyTree, updates: PyTree, axes: AxesSpec) -> PyTree:

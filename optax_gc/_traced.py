@@ -7,6 +7,7 @@ and put into words.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -72,6 +73,12 @@ def traced_fan_in(
             "apply function first, then the parameters and the inputs."
         )
     keyed = jax.tree_util.tree_leaves_with_path(params)
+    names = [path_name(path) for path, _ in keyed]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"two leaves of `params` have the path {twice[0]!r}, so that no policy can "
+            "tell them apart. Rename one of the keys."
+        )
     jaxpr = _traced(f, params, args, kwargs)
     leaves = {path_name(path): _shape_of(leaf) for path, leaf in keyed}
     readings = dict(zip(leaves, _readings(jaxpr, params), strict=True))
@@ -80,10 +87,7 @@ def traced_fan_in(
         def choose(path: Any, leaf: Any) -> Choice:
             name, rank = path_name(path), len(_shape_of(leaf))
             if name not in readings:
-                raise ValueError(
-                    f"the axes of {name!r} were not traced. The leaves must be among "
-                    f"those of the `params` of `traced_fan_in`: {_some(leaves)}."
-                )
+                raise ValueError(_untraced(name, leaves))
             if rank != len(leaves[name]):
                 raise ValueError(
                     f"{name!r} was traced with shape {leaves[name]}, got "
@@ -96,6 +100,27 @@ def traced_fan_in(
     return policy
 
 
+def _untraced(name: str, leaves: Iterable[str]) -> str:
+    """Returns what to say of a leaf that is not among those that were traced."""
+    whole, _, last = name.rpartition("/")
+    if not name:
+        return (
+            "the parameters were traced as a tree, got one array. If they are made one "
+            "vector first, as by `optax.flatten`, their axes are lost: put "
+            "`centralize_gradients` before that, outside of it."
+        )
+    if last in ("real", "imaginary", "imag") and whole in leaves:
+        return (
+            f"{whole!r} was traced, got its part {last!r}. Put `centralize_gradients` "
+            "before what splits complex leaves, such as "
+            "`optax.contrib.split_real_and_imaginary`, outside of it."
+        )
+    return (
+        f"the axes of {name!r} were not traced. The leaves must be among "
+        f"those of the `params` of `traced_fan_in`: {_some(leaves)}."
+    )
+
+
 def _some(names: Iterable[str]) -> str:
     first, *others = [repr(name) for name in names] or ["none"]
     return f"{first}, ... ({len(others) + 1})" if others else first
@@ -103,6 +128,10 @@ def _some(names: Iterable[str]) -> str:
 
 def _shape_of(leaf: Any) -> Shape:
     return tuple(getattr(leaf, "shape", ()))
+
+
+def _is_leaf(node: Any) -> bool:
+    return node is None or jax.tree_util.all_leaves([node])
 
 
 def _is_array(leaf: Any) -> bool:
@@ -138,7 +167,26 @@ def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:
     keyed = jax.tree_util.tree_leaves_with_path(params)
     names = [path_name(path) for path, _ in keyed]
     shapes = [_shape_of(leaf) for _, leaf in keyed]
-    walk = Walk(shapes)
+    given = len(jaxpr.jaxpr.invars) > sum(_is_array(leaf) for _, leaf in keyed)
+    walk = _walked(jaxpr, keyed, closure_is_data=not given)
+    if given and not walk.met_data:
+        walk = _walked(jaxpr, keyed, closure_is_data=True)
+    guesses = jax.tree.leaves(fan_in(params))
+    uses = [walk.used(number) for number in range(len(keyed))]
+    for same in _shared(params):
+        together = [use for number in same for use in uses[number]]
+        for number in same:
+            uses[number] = together
+    return [
+        _choice(uses[number], names, shape, guess, number in walk.stopped)
+        for number, (shape, guess) in enumerate(zip(shapes, guesses, strict=True))
+    ]
+
+
+def _walked(jaxpr: Any, keyed: Sequence[Any], closure_is_data: bool) -> Walk:
+    """Returns the walk over a program that begins with its parameters."""
+    shapes = [_shape_of(leaf) for _, leaf in keyed]
+    walk = Walk(shapes, closure_is_data)
     values = []
     for number, (_, leaf) in enumerate(keyed):
         if _is_array(leaf):
@@ -148,11 +196,33 @@ def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:
     values += [Value(data=True)] * inputs
     results = walk.walk(jaxpr, values, [NEEDED] * len(jaxpr.jaxpr.outvars))
     walk.finish(results)
-    guesses = jax.tree.leaves(fan_in(params))
-    return [
-        _choice(walk.used(number), names, shape, guess, number in walk.stopped)
-        for number, (shape, guess) in enumerate(zip(shapes, guesses, strict=True))
-    ]
+    return walk
+
+
+def _shared(params: PyTree) -> list[list[int]]:
+    """Returns the numbers of the leaves that are one variable under several paths.
+
+    Where a module holds a variable twice, as Flax's NNX can, it is one object.
+    """
+    nodes = []
+
+    def remember(node: Any) -> bool:
+        if not isinstance(node, (dict, list, tuple)) and not _is_leaf(node):
+            nodes.append(node)
+        return False
+
+    jax.tree.leaves(params, is_leaf=remember)
+    found = Counter(map(id, nodes))
+    twice = {node for node, times in found.items() if times > 1}
+    places: dict[tuple[int, int], list[int]] = {}
+    number = 0
+    for node in jax.tree.leaves(params, is_leaf=lambda node: id(node) in twice):
+        size = len(jax.tree.leaves(node))
+        if id(node) in twice:
+            for i in range(size):
+                places.setdefault((id(node), i), []).append(number + i)
+        number += size
+    return [numbers for numbers in places.values() if len(numbers) > 1]
 
 
 _WORDS = {
@@ -163,6 +233,9 @@ _WORDS = {
     "joined": "joined to the data",
     "mixed": "mixed with the data",
     "statistic": "in a norm or a penalty only",
+    "input": "a learned input",
+    "alone": "used apart from the data",
+    "updated": "added to the data",
 }
 
 
@@ -180,8 +253,13 @@ def _choice(
     if opaque:
         others = [use for use in uses if use.how != "opaque"]
         known = _choice(others, names, shape, guess, stopped) if others else guess
-        doubt = f"{opaque[0].by} cannot be read, so its axes are guessed"
+        doubt = f"{opaque[0].by} cannot be read"
+        if not others:
+            doubt += ", so its axes are guessed"
         return dataclasses.replace(known, doubt=doubt)
+    if all(use.derived for use in uses):
+        doubt = "only derivatives are seen: trace the forward pass"
+        return Choice(None, "in doubt", doubt)
     readings = {
         (_long(use.axes, shape), use.partly): use
         for use in uses

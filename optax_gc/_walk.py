@@ -13,21 +13,23 @@ from typing import Any
 from jax.extend import core
 
 from optax_gc._parts import (
-    BROADCAST,
     CONSTANT,
     Atom,
     Dim,
     Part,
     Shape,
     Value,
-    whole_axes,
+    covered,
+    merged,
+    of_leaf,
 )
-from optax_gc._rules import RULES, WITHOUT_GRADIENT
-from optax_gc._rules.base import Values, data, shape
+from optax_gc._rules import RULES, WITHOUT_GRADIENT, WRITES
+from optax_gc._rules.base import Values, data, nowhere, shape
 
 _JAXPRS = (core.Jaxpr, core.ClosedJaxpr)
 # What a rule may raise that reads what another version of JAX calls otherwise.
 _UNREAD = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
+WEAK = ("statistic", "updated", "alone")  # ways that say nothing if there are others
 NEEDED, FOR_ITS_VALUE = 2, 1  # with its gradient, or without
 
 
@@ -42,10 +44,15 @@ class Use:
       partly: The axes of which only a part is.
       stacked: The axes along which layers, heads or experts are stacked.
       by: The primitive.
+      pieces: Which entries, a bit each, of the axes that are contracted in part, or of
+        which one index was taken, as far as they are known.
       other: The axes that are the fan-in if the leaf is no kernel in a product of
         parameters, but what the kernel is applied to.
       partners: The leaves in that product; none if there is no doubt.
       origin: The equation in which the leaf met the data.
+      unsure: Whether it is one of two readings of the same equation.
+      derived: Whether it is of a backward pass.
+      dead: Whether no result depends on it.
     """
 
     leaf: int
@@ -57,25 +64,42 @@ class Use:
     other: Shape = ()
     partners: frozenset[int] = frozenset()
     origin: int = 0
+    pieces: tuple[tuple[int, int], ...] = ()
+    unsure: bool = False
+    derived: bool = False
+    dead: bool = False
 
 
 class Walk:
     """A walk over a program, which collects the uses of its parameters."""
 
-    def __init__(self, leaves: Sequence[Shape]):
+    def __init__(self, leaves: Sequence[Shape], closure_is_data: bool = False):
         self.leaves = leaves
+        self.closure_is_data = closure_is_data
         self.origin = 0
         self.uses: list[Use] = []
         self.stopped: set[int] = set()
-        self._dropped = 0  # uses (a bit each) that only scale the kernel itself
+        self.pieces = 0  # the uses (a bit each) of pieces of a leaf
+        self.cells: list[Value] = []
+        self._numbers: dict[Use, int] = {}
+        self._noted = 0  # the uses that are none of a rehearsal
+        self._dropped = 0  # uses that only scale the kernel itself
         self._of_leaf: dict[int, int] = {}
-        self._noting = True
+        self._before: dict[int, tuple[int, int]] = {}  # what a piece was multiplied by
+        self._links: set[tuple[int, int]] = set()
         self._live: dict[Any, int] = {}
         self._needed = 0  # the equation in hand
+        self._eqn: Any = None
+        self._backward = False
+        self._origins: dict[int, int] = {}
+        self._known: dict[Any, tuple[list[Value], int]] = {}
         self._known_needs: dict[tuple[int, Shape], dict[Any, int]] = {}
+        self._marks: dict[Any, bool] = {}
 
     def walk(self, jaxpr: Any, values: Values, live: Sequence[int]) -> list[Value]:
         """Returns the results of a (closed) jaxpr, given its arguments.
+
+        A program that is called again with arguments alike is not read again.
 
         Args:
           jaxpr: The program.
@@ -83,51 +107,106 @@ class Walk:
           live: For each result whether it is `NEEDED`, `FOR_ITS_VALUE` or not (0).
         """
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-        around = self._live, self._needed
+        backward = self._backward
+        self._backward = self._is_derived()
+        before, given = self._told_apart(values)
+        key = id(jaxpr), tuple(given), tuple(live), self._backward
+        if key not in self._known or any(v.cell is not None for v in values):
+            noted, self._noted = self._noted, 0
+            self._known[key] = self._read(jaxpr, given, live), self._noted
+            self._noted |= noted
+        results, noted = self._known[key]
+        self._noted |= noted
+        self._backward = backward
+        return [_after(value, before) for value in results]
+
+    def _told_apart(self, values: Values) -> tuple[int, list[Value]]:
+        """Returns the uses that the arguments depend on, and the arguments without.
+
+        Only those of leaves that are among the arguments still matter within.
+        """
+        all_uses = relevant = 0
+        for value in values:
+            all_uses |= value.uses
+            for part in value.parts:
+                relevant |= self._of_leaf.get(part.leaf, 0)
+        if not all_uses & ~relevant:
+            return 0, list(values)
+        return all_uses, [
+            dataclasses.replace(value, uses=value.uses & relevant) for value in values
+        ]
+
+    def _read(self, jaxpr: Any, values: Values, live: Sequence[int]) -> list[Value]:
+        around = self._live, self._needed, self._eqn
         self._live = self._needs(jaxpr, live)
-        known: dict[Any, Value] = dict.fromkeys(jaxpr.constvars, CONSTANT)
+        known = {var: self._constant(var) for var in jaxpr.constvars}
         known.update(zip(jaxpr.invars, values, strict=True))
 
         def read(var: Any) -> Value:
-            return CONSTANT if isinstance(var, core.Literal) else known[var]
+            if isinstance(var, core.Literal):
+                return self._constant(var)
+            return known[var]
 
         for eqn in jaxpr.eqns:
             results = self._apply(eqn, [read(var) for var in eqn.invars])
             known.update(zip(eqn.outvars, results, strict=True))
         results = [read(var) for var in jaxpr.outvars]
-        self._live, self._needed = around
+        self._live, self._needed, self._eqn = around
         return results
+
+    def _constant(self, var: Any) -> Value:
+        """Returns what is known of an array that the program holds."""
+        shape = getattr(var.aval, "shape", ())
+        long = any(n > 1 for n in shape)
+        return Value(data=long and self.closure_is_data, full=long)
+
+    def _is_derived(self) -> bool:
+        """Tells whether the equation in hand is one that JAX's `grad` has made."""
+        if self._backward:
+            return True
+        stack = getattr(getattr(self._eqn, "source_info", None), "name_stack", "")
+        if stack not in self._marks:
+            name = str(stack)
+            self._marks[stack] = "transpose(" in name and "jvp(" in name
+        return self._marks[stack]
 
     @contextlib.contextmanager
     def rehearsal(self) -> Iterator[None]:
         """Notes no use within."""
-        noting, self._noting = self._noting, False
+        noted = self._noted
         try:
             yield
         finally:
-            self._noting = noting
+            self._noted = noted
 
     def finish(self, results: Values) -> None:
         """Settles what reaches the results of the program unsettled."""
-        self._needed = NEEDED
+        self._needed, self._eqn = NEEDED, None
         for value in results:
             for part in value.parts:
-                if part.met:
+                (leaf,) = of_leaf(part.leaf, self.leaves[part.leaf]).parts
+                if not part.met and not part.inner:
+                    self._note(part, "statistic" if part.statistic else "alone")
+                elif part.met == "added" and part.dims == leaf.dims:
+                    self._note(part, "updated")  # by an optimizer: no use of its own
+                else:
                     self.settle(part)
+
+    @property
+    def met_data(self) -> bool:
+        """Tells whether a parameter met the data at all."""
+        return any(self.uses[n].how not in (*WEAK, "input") for n in _bits(self._noted))
 
     def used(self, leaf: int) -> list[Use]:
         """Returns the uses that say what a leaf is."""
-        uses = [
-            use
-            for number, use in enumerate(self.uses)
-            if use.leaf == leaf and not self._dropped >> number & 1
-        ]
-        uses = [use for use in uses if use.how != "statistic"] or uses
+        kept = self._noted & self._of_leaf.get(leaf, 0) & ~self._dropped
+        uses = _told(self._joined(_bits(kept)))
         # What is scaled and then summed too, as by a norm, is scaled.
         scaled = {
             use.origin for use in uses if use.how in ("multiplied", "elementwise")
         }
         uses = [use for use in uses if use.by != "sum" or use.origin not in scaled]
+        uses = [use for use in uses if not use.unsure] or uses
         # A product of parameters is no riddle if another use tells which is the kernel.
         sure = {
             use.axes for use in uses if use.how == "contracted" and not use.partners
@@ -136,69 +215,154 @@ class Walk:
             use for use in uses if not use.partners or not sure & {use.axes, use.other}
         ]
 
+    def _joined(self, numbers: Iterable[int]) -> list[Use]:
+        """Returns uses, those of pieces that were added up as one."""
+        groups = {number: {number} for number in numbers}
+        for a, b in self._links:
+            if a in groups and b in groups and groups[a] is not groups[b]:
+                groups[a] |= groups[b]
+                for number in groups[b]:
+                    groups[number] = groups[a]
+        together = {id(group): sorted(group) for group in groups.values()}
+        return [
+            use
+            for group in together.values()
+            for use in _as_one([self.uses[n] for n in group], self.leaves)
+        ]
+
     def liveness(self, eqn: Any) -> list[int]:
         return [self._live.get(var, 0) for var in eqn.outvars]
 
+    def uses_of(self, leaf: int) -> int:
+        return self._of_leaf.get(leaf, 0)
+
+    def link(self, some: int, others: int) -> None:
+        for a in _bits(some):
+            for b in _bits(others):
+                if a != b and self._are_pieces(a, b):
+                    self._links.add((a, b))
+
+    def _are_pieces(self, a: int, b: int) -> bool:
+        """Tells pieces of one sum from layers, one of which follows the other."""
+        (before_a, by_a), (before_b, by_b) = self._before[a], self._before[b]
+        ensemble = by_a == by_b != 0 and not self.uses[a].partly
+        follows = before_a >> b & 1 or before_b >> a & 1
+        return self.uses[a].leaf == self.uses[b].leaf and not (follows or ensemble)
+
     def settle(self, part: Part, how: str = "") -> int:
+        if part.unread:
+            return self._note(part, "opaque", by=part.unread)
         if part.statistic:
-            left = [a for dim in part.dims for a in dim if a.axis != BROADCAST]
+            left = [a for dim in part.dims for a in dim if a.axis >= 0]
             return self._note(part, "statistic", partly=tuple(a.axis for a in left))
-        if part.fixed or (part.inner and part.met != "looked up"):
+        if part.inner and part.met != "looked up":
             return self._contracted(part, (), (), "dot_general")
-        if over := self._summed_over(part):
-            others = tuple(a for a in part.stacked if a.axis not in self._axes(over))
-            part = dataclasses.replace(part, stacked=others)
-            return self._contracted(part, over, (), "sum")
-        stacked = self._axes(part.stacked)
-        return self._note(part, part.met or how, stacked=stacked)
+        atoms = [atom for dim in part.dims for atom in dim if atom.axis >= 0]
+        spectrum = [atom for atom in atoms if atom.image == "spectrum"]
+        if part.fixed or (spectrum and part.met == "multiplied"):
+            kind = "fft" if spectrum else "dot_general"
+            return self._contracted(part, (*part.fixed, *spectrum), (), kind)
+        stacked, pieces = self._stacked(part.stacked)
+        unsure = False
+        bits = 0
+        rows = [atom for atom in atoms if atom.image in ("rows", "either")]
+        if rows and not all(atom.image for atom in atoms):
+            sure = all(atom.image == "rows" for atom in rows)
+            bits = self._contracted(part, tuple(rows), (), "dot_general", not sure)
+            if sure:
+                return bits
+            unsure = True
+        bits |= self._note(
+            part, part.met or how, stacked=stacked, pieces=pieces, unsure=unsure
+        )
+        self._before.update((n, (part.scaled_by, 0)) for n in _bits(bits))
+        return bits
 
-    def _summed_over(self, part: Part) -> Dim:
-        """Returns the axes along which a part was summed index by index."""
-        lengths = [self.leaves[part.leaf][axis] for axis in self._axes(part.summed)]
-        axes = zip(self._axes(part.summed), lengths, strict=True)
-        return tuple(Atom(axis, n, 0, n) for axis, n in axes if n > 1)
-
-    def contract(self, part: Part, contracted: Dim, batch: Dim, kind: str) -> int:
-        if part.statistic:
+    def contract(
+        self, part: Part, contracted: Dim, batch: Dim, kind: str, by: Value, key: int
+    ) -> int:
+        if part.statistic or part.unread:
             return self.settle(part)
+        images = tuple(atom for atom in batch if atom.image)
+        bits = 0
+        readings = list(_over(part, contracted, batch))
+        for atoms in readings:
+            summed = atoms + part.fixed + images
+            bits |= self._contracted(part, summed, batch, kind, len(readings) > 1)
         # What it was scaled by that was made from itself is its norm, and no use.
-        self._dropped |= part.scaled_by & self._of_leaf.get(part.leaf, 0)
-        return self._contracted(part, contracted, batch, kind)
+        if not self._is_derived():
+            self._dropped |= part.scaled_by & self.uses_of(part.leaf) & ~bits
+        before = by.uses | part.scaled_by
+        self._before.update((n, (before, key)) for n in _bits(bits))
+        return bits
 
-    def _contracted(self, part: Part, atoms: Dim, batch: Dim, kind: str) -> int:
-        shape = self.leaves[part.leaf]
-        stacked = self._axes(part.stacked + batch)
-        other: Shape = ()
-        if part.fixed:
-            atoms = part.fixed
-        elif part.inner and not (part.adapter and atoms):
-            other, atoms = self._axes(atoms), part.inner
-        axes, partly = whole_axes(atoms, shape)
+    def learn(self, part: Part, kernel: bool | None) -> int:
+        if kernel is None:
+            return self.settle(part)
+        if not kernel:
+            return self._note(part, "input")
+        rows = tuple(a for dim in part.dims for a in dim if a.image)
+        axes, _ = covered(part.inner or rows, self.leaves[part.leaf])
+        stacked, _ = self._stacked(part.stacked)
         return self._note(
-            part, "contracted", axes=axes, partly=partly, stacked=stacked, by=kind,
-            other=other, partners=frozenset() if part.adapter else part.partners,
+            part, "contracted", axes=axes, stacked=stacked, by="dot_general"
+        )
+
+    def _contracted(
+        self, part: Part, atoms: Dim, batch: Dim, kind: str, unsure: bool = False
+    ) -> int:
+        shape = self.leaves[part.leaf]
+        other: Shape = ()
+        if part.inner and not (part.adapter and atoms):
+            other, atoms = _axes(atoms), part.inner
+        axes, partly = covered(atoms, shape)
+        if any(atom.image for atom in atoms):  # of an axis of 1 there is nothing to say
+            axes = tuple(axis for axis in axes if shape[axis] > 1) or axes
+        singles = tuple(atom for atom in part.stacked if atom.axis not in axes)
+        stacked, pieces = self._stacked(singles + batch)
+        known = [(axis, mask) for axis, mask in partly.items() if mask is not None]
+        return self._note(
+            part, "contracted", axes=axes, partly=tuple(partly), stacked=stacked,
+            by=kind, other=other, pieces=(*pieces, *known), unsure=unsure,
+            partners=frozenset() if part.adapter else part.partners,
         )  # fmt: skip
 
-    def _axes(self, atoms: Iterable[Atom]) -> Shape:
-        return tuple(sorted({atom.axis for atom in atoms}))
+    def _stacked(self, atoms: Dim) -> tuple[Shape, tuple[tuple[int, int], ...]]:
+        """Returns the axes of `atoms`, and which single indices were taken of them."""
+        singles = [
+            (atom.axis, 1 << atom.at)
+            for atom in atoms
+            if atom.entries == 1 and atom.at is not None and not atom.image
+        ]
+        return _axes(atoms), tuple(singles)
 
     def _note(self, part: Part, how: str, **details: Any) -> int:
-        if not self._noting:
+        if 0 < self._needed < NEEDED:
+            self.stopped.add(part.leaf)
             return 0
-        if self._needed < NEEDED:
-            if self._needed == FOR_ITS_VALUE:
-                self.stopped.add(part.leaf)
-            return 0
-        bit = 1 << len(self.uses)
-        self.uses.append(Use(part.leaf, how, origin=part.origin, **details))
-        self._of_leaf[part.leaf] = self._of_leaf.get(part.leaf, 0) | bit
-        return bit
+        derived, dead = self._is_derived(), not self._needed
+        use = Use(
+            part.leaf, how, origin=part.origin, derived=derived, dead=dead, **details
+        )
+        number = self._numbers.setdefault(use, len(self.uses))
+        bit = 1 << number
+        if number == len(self.uses):
+            self.uses.append(use)
+            self._of_leaf[part.leaf] = self._of_leaf.get(part.leaf, 0) | bit
+            self._before[number] = 0, 0
+        self._noted |= bit
+        if use.pieces and how in ("contracted", "multiplied"):
+            self.pieces |= bit
+        return 0 if dead else bit
 
     def _apply(self, eqn: Any, values: Values) -> list[Value]:
         """Returns the results of an equation."""
         name = eqn.primitive.name
-        self.origin += 1
+        self._eqn = eqn
+        self.origin = self._origins.setdefault(id(eqn), len(self._origins) + 1)
         self._needed = max(self.liveness(eqn), default=0)
+        if name in WRITES:
+            self._needed = NEEDED
         if name == "stop_gradient":
             self.stopped.update(part.leaf for value in values for part in value.parts)
         try:
@@ -208,7 +372,7 @@ class Walk:
         return results if isinstance(results, list) else [results]
 
     def _results(self, name: str, eqn: Any, values: Values) -> Value | list[Value]:
-        plain = not any(value.parts for value in values)
+        plain = not any(value.parts or value.cell is not None for value in values)
         if plain and name in ("scan", "while", "cond"):
             return _plain(eqn, values)
         if name in RULES:
@@ -227,14 +391,23 @@ class Walk:
         raise LookupError(name)
 
     def _opaque(self, eqn: Any, values: Values) -> list[Value]:
-        """Returns data, and notes that parameters went where they are not followed."""
+        """Returns what became of parameters that are not followed any further.
+
+        Among parameters alone they still are parameters, though it is not known how;
+        with data they are noted.
+        """
+        name, parts = eqn.primitive.name, [p for value in values for p in value.parts]
+        if not any(value.data for value in values):
+            return [
+                Value(parts=merged(nowhere(part, shape(var), name) for part in parts))
+                for var in eqn.outvars
+            ]
         uses = data(*values).uses
-        for value in values:
-            for part in value.parts:
-                if part.kernel and part.met != "looked up":
-                    uses |= self._note(part, "opaque", by=eqn.primitive.name)
-                else:
-                    uses |= self.settle(part)
+        for part in parts:
+            if part.kernel and part.met not in ("looked up", "added"):
+                uses |= self._note(part, "opaque", by=part.unread or name)
+            else:
+                uses |= self.settle(part)
         return [data(uses=uses)] * len(eqn.outvars)
 
     def _needs(self, jaxpr: Any, live: Sequence[int]) -> dict[Any, int]:
@@ -251,8 +424,11 @@ class Walk:
 
         need(jaxpr.outvars, live)
         for eqn in reversed(jaxpr.eqns):
+            name = eqn.primitive.name
             levels = [needed.get(var, 0) for var in eqn.outvars]
-            level, name = max(levels, default=0), eqn.primitive.name
+            if _writes(eqn):  # what is written may be read wherever it is kept
+                levels = [NEEDED for _ in levels]
+            level = NEEDED if _writes(eqn) else max(levels, default=0)
             program = _program(eqn) if level and name not in RULES else None
             if program is not None:
                 inner = getattr(program, "jaxpr", program)
@@ -264,6 +440,84 @@ class Walk:
                 need(eqn.invars, [level] * len(eqn.invars))
         self._known_needs[key] = needed
         return needed
+
+
+def _bits(mask: int) -> Iterator[int]:
+    while mask:
+        yield (low := mask & -mask).bit_length() - 1
+        mask ^= low
+
+
+def _axes(atoms: Iterable[Atom]) -> Shape:
+    return tuple(sorted({axis for atom in atoms for axis in atom.axes}))
+
+
+def _after(value: Value, uses: int) -> Value:
+    """Returns a result, as what depends on `uses` too if it is data."""
+    if not (uses and value.data):
+        return value
+    return dataclasses.replace(value, uses=value.uses | uses)
+
+
+def _writes(eqn: Any) -> bool:
+    """Tells whether an equation changes a mutable array, itself or within."""
+    return eqn.primitive.name in WRITES or any(
+        type(getattr(var, "aval", None)).__name__ == "AbstractRef" for var in eqn.invars
+    )
+
+
+def _over(part: Part, contracted: Dim, batch: Dim) -> Iterator[Dim]:
+    """Yields the axes that a contraction with the data may be over.
+
+    Those of the data, usually. Where the other axes are images alone, of a constant
+    that stands where inputs do, the constant is the input: a table of positions.
+    """
+    atoms = [atom for dim in part.dims for atom in dim if atom.axis >= 0]
+    free = [atom for atom in atoms if atom not in (*contracted, *batch)]
+    rows = tuple(atom for atom in free if atom.image in ("rows", "either"))
+    inputs = bool(rows) and all(atom.image for atom in free)
+    if not inputs or any(atom.image == "either" for atom in rows):
+        yield contracted
+    if inputs and not any(atom.image for atom in contracted):
+        yield rows
+
+
+def _told(uses: Sequence[Use]) -> list[Use]:
+    """Returns the uses that count: those that say more than the others.
+
+    A use in the backward pass says nothing that the forward pass does not. If nothing
+    depends on the forward pass's own results, what was computed in vain still tells.
+    """
+    live = [use for use in uses if not use.dead]
+    strong = [use for use in live if use.how not in WEAK]
+    forward = [use for use in strong if not use.derived]
+    if not forward and strong:
+        forward = [use for use in uses if use.dead and not use.derived]
+        forward = [use for use in forward if use.how not in WEAK]
+    return forward or strong or live
+
+
+def _as_one(uses: Sequence[Use], leaves: Sequence[Shape]) -> Sequence[Use]:
+    """Returns the one use that pieces of a leaf come to, if they are all of it."""
+    if len(uses) == 1:
+        return uses
+    entries: dict[int, int] = {}
+    for use in uses:
+        for axis, mask in use.pieces:
+            entries[axis] = entries.get(axis, 0) | mask
+    shape = leaves[uses[0].leaf]
+    full = {a for a, mask in entries.items() if mask.bit_count() == shape[a] > 1}
+    if not full:
+        return uses
+    axes = {axis for use in uses for axis in use.axes}
+    partly = {axis for use in uses for axis in use.partly} - full
+    stacked = {axis for use in uses for axis in use.stacked} - full
+    whole = dataclasses.replace(
+        uses[0], how="contracted", axes=tuple(sorted(axes | full)),
+        partly=tuple(sorted(partly)), stacked=tuple(sorted(stacked)),
+        by=uses[0].by or "add", pieces=(),
+    )  # fmt: skip
+    return [whole]
 
 
 def _plain(eqn: Any, values: Values) -> list[Value]:

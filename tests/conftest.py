@@ -10,6 +10,7 @@ import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import jax
 import numpy as np
 import PIL.Image
@@ -17,6 +18,10 @@ import pytest
 
 from train.study.folds import stage
 
+# The same examples each time, unless an hour is asked for.
+hypothesis.settings.register_profile("suite", derandomize=True, max_examples=60)
+hypothesis.settings.register_profile("hour", max_examples=10_000, print_blob=True)
+hypothesis.settings.load_profile("suite")
 collect_ignore = ["keras_means.py"]  # a script of its own, for Keras's JAX backend
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -9,11 +9,13 @@ a function with ``@rule("its_name")``; what has no rule is told as opaque.
 from optax_gc._rules import arrays, elementwise, lookups, products, programs
 from optax_gc._rules.base import RULES
 
+WRITES = frozenset({"swap", "addupdate"})
 WITHOUT_GRADIENT = frozenset({"stop_gradient", *elementwise.COMPARES})
 
 __all__ = [
     "RULES",
     "WITHOUT_GRADIENT",
+    "WRITES",
     "arrays",
     "elementwise",
     "lookups",

@@ -1,14 +1,20 @@
 """Rules for arrays that are moved about: each axis ends somewhere else."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from optax_gc._parts import (
+    BROADCAST,
+    SLOT,
+    Atom,
     Part,
     Shape,
     UnreadableError,
     Value,
+    fused,
+    image_of,
     merged,
     padded,
     repeated,
@@ -22,6 +28,7 @@ from optax_gc._rules.base import (
     Reader,
     Values,
     data,
+    joined,
     rule,
     settled,
     shape,
@@ -29,6 +36,7 @@ from optax_gc._rules.base import (
     with_data,
     without,
 )
+from optax_gc._rules.elementwise import summed
 
 
 @rule("transpose")
@@ -82,7 +90,7 @@ def _rev(reader: Reader, eqn: Any, values: Values) -> Value:
 
 @rule(
     *("optimization_barrier", "sharding_constraint", "pvary", "pcast", "copy"),
-    *("copy_p", "device_put"),
+    *("copy_p", "device_put", "name", "reshard", "layout_constraint", "mesh_cast"),
 )
 def _as_they_are(reader: Reader, eqn: Any, values: Values) -> list[Value]:
     return list(values)
@@ -123,13 +131,14 @@ def _split(reader: Reader, eqn: Any, values: Values) -> list[Value]:
 
 @rule("unstack")
 def _unstack(reader: Reader, eqn: Any, values: Values) -> list[Value]:
-    def take_one(part: Part) -> Part:
-        one = without(part, [axis])
-        atoms = (atom._replace(size=1, entries=1) for atom in part.at([axis]))
-        return dataclasses.replace(one, stacked=(*part.stacked, *atoms))
-
-    axis = eqn.params["axis"]
-    return [values[0].map(take_one)] * len(eqn.outvars)
+    (old,), axis = shapes(eqn), eqn.params["axis"]
+    results = []
+    for i in range(len(eqn.outvars)):
+        ranges = [(0, n, 1) for n in old]
+        ranges[axis] = (i, i + 1, 1)
+        one = _cut(values[0], old, ranges)
+        results.append(one.map(lambda part: without(part, [axis])))
+    return results
 
 
 @rule("concatenate")
@@ -152,15 +161,33 @@ def _stack(reader: Reader, eqn: Any, values: Values) -> Value:
 def _put_together(reader: Reader, eqn: Any, values: Values, axis: int) -> Value:
     if any(value.data for value in values):
         return data(*(settled(reader, value, "joined") for value in values))
-    new, parts, before = shape(eqn.outvars[0])[axis], [], 0
+    parts: list[Part] = []
+    new, before = shape(eqn.outvars[0])[axis], 0
     for value, old in zip(values, shapes(eqn), strict=True):
         size = old[axis] if len(old) == len(shape(eqn.outvars[0])) else 1
-        for part in value.parts:
-            dims = list(part.dims)
-            dims[axis] = padded(dims[axis], size, before, new)
-            parts.append(part.with_dims(dims))
+        parts += (_placed(part, axis, size, before, new) for part in value.parts)
         before += size
-    return Value(parts=merged(parts))
+    return Value(parts=merged(fused(parts, axis)))
+
+
+def _placed(part: Part, axis: int, size: int, before: int, new: int) -> Part:
+    """Returns a part within an array that is longer along one dimension.
+
+    What has no axis there has a place, and what was one index of an axis is one again.
+    """
+    dims, stacked = list(part.dims), part.stacked
+    if size == 1 < new and not any(atom.axis != BROADCAST for atom in dims[axis]):
+        place = Atom(SLOT, 1, 0, 1)
+        if stacked and _is_single(stacked[-1]):
+            stacked, place = stacked[:-1], stacked[-1]
+        dims[axis] = (place._replace(size=new, start=before),)
+        return dataclasses.replace(part, dims=tuple(dims), stacked=stacked)
+    dims[axis] = padded(dims[axis], size, before, new)
+    return part.with_dims(dims)
+
+
+def _is_single(atom: Atom) -> bool:
+    return atom.entries == 1 and atom.at is not None and not atom.image
 
 
 @rule("pad")
@@ -192,3 +219,75 @@ def _tile(reader: Reader, eqn: Any, values: Values) -> Value:
         )
 
     return values[0].map(tile)
+
+
+@rule(*("all_gather", "all_gather_invariant", "reduce_scatter", "psum_scatter"))
+@rule(*("all_to_all", "ppermute", "pbroadcast", "psum", "psum_invariant", "pmean"))
+def _among_devices(reader: Reader, eqn: Any, values: Values) -> list[Value]:
+    """A shard's axes stand for the array's, however much of them is on a device."""
+    outs = [shape(var) for var in eqn.outvars]
+    where = eqn.params.get("all_gather_dimension")
+    return [
+        value.map(functools.partial(_regathered, new=new, where=where))
+        for value, new in zip(values, outs, strict=True)
+    ]
+
+
+def _regathered(part: Part, new: Shape, where: int | None) -> Part:
+    dims = list(part.dims)
+    if where is not None and len(new) > len(dims):
+        sharded = [a for dim in dims for a in dim if a.axis >= 0 and a.entries > a.size]
+        atoms = tuple(atom._replace(size=new[where]) for atom in sharded[:1])
+        dims.insert(where, atoms or repeated(new[where]))
+    if len(dims) != len(new):
+        raise UnreadableError
+    return part.with_dims(
+        (dim[0]._replace(size=n),) if len(dim) == 1 and dim[0].size != n else dim
+        for dim, n in zip(dims, new, strict=True)
+    )
+
+
+@rule("new_ref", "mutable_array", "get", "swap", "addupdate", "freeze")
+def _mutable(reader: Reader, eqn: Any, values: Values) -> list[Value]:
+    """A mutable array, in which what was written is found again."""
+    name, value = eqn.primitive.name, values[0]
+    if name in ("new_ref", "mutable_array"):
+        reader.cells.append(value)
+        return [Value(cell=len(reader.cells) - 1)]
+    if value.cell is None:
+        raise UnreadableError
+    kept = reader.cells[value.cell]
+    if name in ("get", "freeze"):
+        read = _refitted(kept, eqn.invars[0].aval.shape, shape(eqn.outvars[0]))
+        return [read]
+    old, part_of_it = shape(eqn.invars[0]), shape(eqn.invars[1])
+    new = _refitted(values[1], part_of_it, old)
+    if name == "addupdate":
+        new = summed(reader, [kept, new])
+    elif old != part_of_it:
+        new = joined(reader, [kept, new]) if kept.data or kept.parts else new
+    reader.cells[value.cell] = new
+    return [_refitted(kept, old, part_of_it)] * len(eqn.outvars)
+
+
+def _refitted(value: Value, old: Shape, new: Shape) -> Value:
+    """Returns what is read from, or written into, some places of a mutable array."""
+    if tuple(old) == tuple(new) or not value.parts:
+        return value
+    raise UnreadableError
+
+
+@rule("triangular_solve")
+def _solve(reader: Reader, eqn: Any, values: Values) -> Value:
+    """A solution is linear in the right-hand side, and mixes one axis of it."""
+    matrix, side = values
+    if matrix.parts or any(value.data for value in values):
+        raise UnreadableError
+    mixed = len(shape(eqn.outvars[0])) - (2 if eqn.params["left_side"] else 1)
+
+    def mix(part: Part) -> Part:
+        dims = list(part.dims)
+        dims[mixed] = image_of(part.at([mixed]), shape(eqn.outvars[0])[mixed], "map")
+        return part.with_dims(dims)
+
+    return side.map(mix)

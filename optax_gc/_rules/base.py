@@ -5,7 +5,16 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
-from optax_gc._parts import BROADCAST, Dim, Part, Shape, Value, merged, spread
+from optax_gc._parts import (
+    BROADCAST,
+    Dim,
+    Part,
+    Shape,
+    Value,
+    merged,
+    repeated,
+    spread,
+)
 
 Values: TypeAlias = Sequence[Value]
 
@@ -14,12 +23,26 @@ class Reader(Protocol):
     """What a rule may ask of the walk over the program."""
 
     origin: int  # the number of the equation in hand
+    leaves: Sequence[Shape]
+    pieces: int  # the uses (a bit each) of pieces of a leaf
+    cells: list[Value]  # what is in the mutable arrays
 
     def settle(self, part: Part, how: str = "") -> int:
         """Notes how a part was used, by default how it met the data."""
 
-    def contract(self, part: Part, contracted: Dim, batch: Dim, kind: str) -> int:
-        """Notes that a part was contracted with the data over some axes."""
+    def contract(
+        self, part: Part, contracted: Dim, batch: Dim, kind: str, by: Value, key: int
+    ) -> int:
+        """Notes that a part was contracted with the data `by` over some axes."""
+
+    def learn(self, part: Part, kernel: bool | None) -> int:
+        """Notes what a factor of a product of parameters is: kernel, input, or None."""
+
+    def uses_of(self, leaf: int) -> int:
+        """Returns all uses (a bit each) of a leaf."""
+
+    def link(self, some: int, others: int) -> None:
+        """Notes that pieces of leaves were added up."""
 
     def walk(self, jaxpr: Any, values: Values, live: Sequence[int]) -> list[Value]:
         """Reads a program within the program."""
@@ -55,11 +78,11 @@ def shapes(eqn: Any) -> list[Shape]:
     return [shape(var) for var in eqn.invars]
 
 
-def data(*values: Value, uses: int = 0) -> Value:
+def data(*values: Value, uses: int = 0, terms: int = 0) -> Value:
     """Returns data that was computed from `values`."""
     for value in values:
         uses |= value.uses
-    return Value(data=True, uses=uses)
+    return Value(data=True, uses=uses, terms=terms)
 
 
 def settled(reader: Reader, value: Value, how: str = "") -> Value:
@@ -76,11 +99,39 @@ def joined(reader: Reader, values: Values) -> Value:
     if all(value == first for value in others):
         return first
     if any(value.data for value in values):
-        return data(*(settled(reader, value, "mixed") for value in values))
+        return _mixed(reader, values)
     uses = 0
     for value in values:
         uses |= value.uses
     return Value(parts=merged(p for value in values for p in value.parts), uses=uses)
+
+
+def _mixed(reader: Reader, values: Values) -> Value:
+    """Returns data that may be any of `values`: a kernel where it is one in each.
+
+    So a carry that begins as a kernel and has data added to it in each turn is one.
+    """
+    changed = [(part, v.data) for v in values for part in v.parts if part.kernel]
+    kept = []
+    for part, is_data in changed:
+        alike = [{p.leaf: p.dims for p in v.parts}.get(part.leaf) for v in values]
+        if is_data and all(dims == part.dims for dims in alike):
+            kept.append(dataclasses.replace(part, origin=0, scaled_by=0))
+    leaves = {part.leaf for part in kept}
+    uses = 0
+    for value in values:
+        uses |= value.uses
+        for part in value.parts:
+            if part.leaf not in leaves:
+                uses |= reader.settle(part, "mixed")
+    terms = values[0].terms if all(v.terms == values[0].terms for v in values) else 0
+    return Value(True, merged(kept), uses, terms=terms)
+
+
+def nowhere(part: Part, shape: Shape, primitive: str) -> Part:
+    """Returns a part in an array in which it cannot be followed."""
+    dims = tuple(repeated(n) for n in shape)
+    return Part(part.leaf, dims, unread=part.unread or primitive)
 
 
 def without(part: Part, dropped: Iterable[int]) -> Part:
@@ -123,7 +174,9 @@ def met(reader: Reader, part: Part, how: str, others: Values) -> Part:
     if not any(other.data for other in others):
         return part
     kernel = part.kernel and _stays_kernel(part, known_same(others))
-    scaled_by = part.scaled_by | data(*others).uses
+    scaled_by = part.scaled_by
+    if how != "added":
+        scaled_by |= data(*others).uses
     if part.met:
         return dataclasses.replace(part, kernel=kernel, scaled_by=scaled_by)
     return dataclasses.replace(

@@ -1,9 +1,10 @@
 """Rules for elementwise operations, where a parameter scales or shifts the data."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
-from optax_gc._parts import BROADCAST, CONSTANT, Part, Value, merged
+from optax_gc._parts import BROADCAST, CONSTANT, Part, Value, image_of, merged
 from optax_gc._rules.base import (
     Reader,
     Values,
@@ -16,37 +17,143 @@ from optax_gc._rules.base import (
     spread_out,
 )
 
-_LINEAR = ("neg", "convert_element_type", "reduce_precision", "real", "conj")
+_ADDS = ("add", "sub", "add_any")
+_LINEAR = ("neg", "convert_element_type", "reduce_precision", "real", "imag", "conj")
 COMPARES = ("eq", "ne", "lt", "le", "gt", "ge", "is_finite", "argmax", "argmin")
-_OTHERS = (
+# What only a layer's result is given to; norms and penalties use others.
+_ACTIVATIONS = (
     *("exp", "exp2", "log", "log1p", "expm1", "sin", "cos", "tan", "tanh", "sinh"),
-    *("cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2", "logistic"),
-    *("sqrt", "rsqrt", "cbrt", "square", "abs", "round", "clamp", "erf", "erfc"),
-    *("erf_inv", "lgamma", "digamma", "pow", "integer_pow", "max", "min", "rem"),
-    *("sign", "floor", "ceil", "imag", "complex", "nextafter", "cumlogsumexp"),
-    *("cumsum", "cumprod", "cummax", "cummin", "and", "or", "xor", "not", "shift_left"),
-    *("shift_right_logical", "shift_right_arithmetic", "population_count"),
+    *("cosh", "logistic", "max", "min", "erf", "erfc"),
+)
+_OTHERS = (
+    *("asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2", "sqrt", "rsqrt"),
+    *("cbrt", "square", "abs", "round", "clamp", "erf_inv", "lgamma", "digamma"),
+    *("pow", "integer_pow", "rem", "sign", "floor", "ceil", "complex", "nextafter"),
+    *("and", "or", "xor", "not", "shift_left", "shift_right_logical"),
+    *("shift_right_arithmetic", "population_count"),
 )
 
 
-@rule("add", "sub", "add_any", "mul", "div", *_LINEAR, *_OTHERS)
+@rule(*_ADDS, "mul", "div", *_LINEAR, *_ACTIVATIONS, *_OTHERS)
 def _elementwise(reader: Reader, eqn: Any, values: Values) -> Value:
-    name, rank = eqn.primitive.name, len(shape(eqn.outvars[0]))
+    name = eqn.primitive.name
     values = spread_out(eqn, values)
+    return summed(reader, values) if name in _ADDS else _made(reader, name, values)
+
+
+def summed(reader: Reader, values: Values) -> Value:
+    """Returns a sum of arrays of one shape."""
+    if any(value.data for value in values):
+        return _added(reader, values)
+    return _among_parameters(reader, "add", values)
+
+
+def _made(reader: Reader, name: str, values: Values) -> Value:
     if not any(value.data for value in values):
-        parts = [part for value in values for part in value.parts]
-        if name in ("add", "sub", "add_any"):
-            parts = _adapted(parts)
-        return Value(parts=merged(parts), uses=data(*values).uses)
+        return _among_parameters(reader, name, values)
     if name in ("mul", "div"):
         return _multiplied(reader, values)
-    if name in ("add", "sub", "add_any"):
-        return _added(reader, values, rank)
     known = [value for value in values if value.data or value.parts]
     keeps = name in _LINEAR or all(part.kernel for v in known for part in v.parts)
     if len(known) == 1 and keeps:
-        return known[0]
+        terms = known[0].terms if name in _LINEAR else 0
+        return dataclasses.replace(known[0], terms=terms)
     return data(*(settled(reader, value, "elementwise") for value in values))
+
+
+def _among_parameters(reader: Reader, name: str, values: Values) -> Value:
+    """Parameters and constants, unless what comes next tells that they are data."""
+    parts = [part for value in values for part in value.parts]
+    full = any(value.full for value in values) and not parts
+    if name in _ADDS and any(map(_is_product, parts)):
+        for i, value in enumerate(values):
+            if kernels := _beside(value, values[1 - i]):
+                return _as_data(reader, values, kernels)
+        parts = _adapted(parts, full=any(value.full for value in values))
+    elif name in _ACTIVATIONS and any(map(_is_product, parts)):
+        return _as_data(reader, values, _outermost(parts))
+    return Value(parts=merged(parts), uses=data(*values).uses, full=full)
+
+
+def _is_product(part: Part) -> bool:
+    """Tells a product of parameters, or of one with inputs that are constant."""
+    if part.statistic or part.adapter:
+        return False
+    return bool(part.inner) or (_rows(part) and bool(_own(part)))
+
+
+def _rows(part: Part) -> bool:
+    kinds = {atom.image for dim in part.dims for atom in dim}
+    return bool(kinds & {"rows", "either"})
+
+
+def _own(part: Part) -> frozenset[int]:
+    """Returns the dimensions, longer than 1, along which a part itself varies."""
+    return frozenset(
+        d
+        for d, dim in enumerate(part.dims)
+        if any(a.size > 1 and a.axis != BROADCAST and not a.image for a in dim)
+    )
+
+
+def _beside(value: Value, other: Value) -> frozenset[int]:
+    """Returns which leaves of a product its bias, or a residual, shows to be kernels.
+
+    A bias varies along the outputs alone, which are those of the kernel. An input that
+    is added again is no kernel. A vector, which leaves no axis, is an input.
+    """
+    products = {part.leaf: _own(part) for part in value.parts if _is_product(part)}
+    plain = [p for p in other.parts if not p.statistic and not p.inner]
+    everything = frozenset().union(*products.values())
+    if not products or not plain or len(plain) != len(other.parts):
+        return frozenset()
+    again = {part.leaf for part in plain} & set(products)
+    if again:
+        return frozenset(products) - again
+    if (alone := _outermost(value.parts)) and len(products) > 1:
+        return alone
+    added = frozenset().union(*map(_own, plain))
+    images = any(_rows(part) for part in value.parts)
+    if added == everything and not images:
+        return frozenset()
+    return frozenset(leaf for leaf, own in products.items() if own == added)
+
+
+def _outermost(parts: Iterable[Part]) -> frozenset[int]:
+    """Returns the only leaf in a product that has an axis left, if it is the only."""
+    parts = [part for part in parts if _is_product(part)]
+    left = frozenset(part.leaf for part in parts if _own(part))
+    return left if len(left) == 1 else frozenset()
+
+
+def _as_data(reader: Reader, values: Values, kernels: frozenset[int]) -> Value:
+    """Returns what was computed from parameters alone, as the data that it is."""
+    uses = data(*values).uses
+    for value in values:
+        product = any(map(_is_product, value.parts))
+        for part in value.parts:
+            if _is_product(part):
+                uses |= reader.learn(part, part.leaf in kernels if kernels else None)
+            elif part.leaf not in {p.leaf for v in values for p in v.parts if p.inner}:
+                uses |= reader.settle(part, "multiplied" if product else "added")
+    return data(uses=uses)
+
+
+def _adapted(parts: list[Part], full: bool) -> list[Part]:
+    """Marks products of parameters that are added to a plain kernel, as by LoRA.
+
+    The kernel may be frozen: a constant.
+    """
+    if not full and not any(_is_plain_kernel(part) for part in parts):
+        return parts
+    return [dataclasses.replace(p, adapter=True) if p.inner else p for p in parts]
+
+
+def _is_plain_kernel(part: Part) -> bool:
+    """Tells a kernel of the size of the whole array from a bias, or a product."""
+    long = [d for d, dim in enumerate(part.dims) if any(a.size > 1 for a in dim)]
+    whole = all(part.owns(d) for d in long)
+    return len(long) > 1 and whole and not (part.inner or part.statistic)
 
 
 @rule(*COMPARES)
@@ -62,20 +169,6 @@ def _compare(reader: Reader, eqn: Any, values: Values) -> Value:
     return Value(data=True, uses=uses, one_hot=eqn.primitive.name == "eq" and wide)
 
 
-def _adapted(parts: list[Part]) -> list[Part]:
-    """Marks products of parameters that are added to a plain kernel, as by LoRA."""
-    if not any(_is_plain_kernel(part) for part in parts):
-        return parts
-    return [dataclasses.replace(p, adapter=True) if p.inner else p for p in parts]
-
-
-def _is_plain_kernel(part: Part) -> bool:
-    """Tells a kernel of the size of the whole array from a bias, or a product."""
-    long = [dim for dim in part.dims if any(atom.size > 1 for atom in dim)]
-    repeats = any(atom.axis == BROADCAST for dim in long for atom in dim)
-    return len(long) > 1 and not (repeats or part.inner or part.statistic)
-
-
 def _multiplied(reader: Reader, values: Values) -> Value:
     """Parameters times data: a scale of the data, or a kernel scaled by it."""
     parts: list[Part] = []
@@ -83,50 +176,78 @@ def _multiplied(reader: Reader, values: Values) -> Value:
         others = [v for j, v in enumerate(values) if j != i]
         how = "looked up" if any(v.one_hot for v in others) else "multiplied"
         parts += (met(reader, part, how, others) for part in value.parts)
-    result = Value(True, merged(parts), data(*values).uses, known_same(values))
+    known = [value for value in values if value.data or value.parts]
+    terms = known[0].terms if len(known) == 1 else 0
+    result = Value(
+        True, merged(parts), data(*values).uses, known_same(values), terms=terms
+    )
     one_hot = any(value.one_hot for value in values) and not parts
     return dataclasses.replace(result, one_hot=one_hot)
 
 
-def _added(reader: Reader, values: Values, rank: int) -> Value:
+def _added(reader: Reader, values: Values) -> Value:
     """Parameters plus data: a shift of the data, or a kernel with noise."""
     known = [value for value in values if value.data or value.parts]
     if len(known) == 1:
         return known[0]
-    if term := _same_terms(known):
-        return Value(True, (term,), data(*values).uses, known_same(values))
     parts: list[Part] = []
-    uses = data(*values).uses
+    uses, terms = data(*values).uses, 0
     for i, value in enumerate(values):
         others = [v for j, v in enumerate(values) if j != i]
+        noted = value.terms
+        learned = not value.data and _in_data(value, others)
         for part in value.parts:
-            beside_kernel = all(
-                (other.parts or not other.data) and all(p.kernel for p in other.parts)
-                for other in others
-            )
             here = met(reader, part, "added", others)
-            lacks = any(
-                dim and all(atom.axis == BROADCAST for atom in dim) for dim in part.dims
-            )
-            if here.kernel and not lacks and (not part.met or beside_kernel):
+            if learned and _is_product(part):
+                kernels = _outermost(value.parts)
+                noted |= reader.learn(part, part.leaf in kernels if kernels else None)
+            elif part.inner and not part.adapter and not value.data:
+                parts.append(dataclasses.replace(here, adapter=True, kernel=True))
+            elif _stays(reader, here, part, others):
                 parts.append(here)
             else:
-                uses |= reader.settle(here)
-    return Value(True, merged(parts), uses, known_same(values))
+                noted |= reader.settle(here)
+        uses |= noted
+        reader.link(terms, noted & reader.pieces)
+        terms |= noted & reader.pieces
+    return Value(True, merged(parts), uses, known_same(values), terms=terms)
 
 
-def _same_terms(values: Values) -> Part | None:
-    """Returns what stands for a sum over single indices of a leaf, each times data."""
-    if any(len(value.parts) != 1 for value in values):
-        return None
-    terms = [_as_term(value.parts[0]) for value in values]
-    alike = all(term == terms[0] and term.summed for term in terms)
-    return terms[0] if alike and terms[0].met == "multiplied" else None
+def _in_data(value: Value, others: Values) -> bool:
+    """Tells a product of parameters that is added to data as data from an adapter.
+
+    An adapter is added to a frozen kernel, along whose axes its own two factors vary.
+    """
+    products = [part for part in value.parts if _is_product(part)]
+    if not products or _outermost(products):
+        return bool(products)
+    own = frozenset().union(*map(_own, products))
+    same = known_same(others)
+    rank = len(products[0].dims)
+    return any(d not in same and d not in own for d in range(rank) if _long(value, d))
 
 
-def _as_term(part: Part) -> Part:
-    single = tuple(atom for atom in part.stacked if atom.entries == 1)
-    return dataclasses.replace(part, origin=0, scaled_by=0, summed=single)
+def _long(value: Value, dimension: int) -> bool:
+    return any(a.size > 1 for part in value.parts for a in part.dims[dimension])
+
+
+def _stays(reader: Reader, here: Part, before: Part, others: Values) -> bool:
+    """Tells whether a part that data was added to may still be a kernel.
+
+    If the data was computed with the kernel itself, this is a step of its training.
+    """
+    lacks = any(
+        dim and all(atom.axis == BROADCAST for atom in dim) for dim in here.dims
+    )
+    if before.met:
+        beside_kernels = all(
+            (other.parts or not other.data) and all(p.kernel for p in other.parts)
+            for other in others
+        )
+        step = data(*others).uses & reader.uses_of(before.leaf)
+        if not (beside_kernels or step):
+            return False
+    return (here.kernel and not lacks) or len(_own(here)) > 1
 
 
 @rule("select_n")
@@ -144,3 +265,21 @@ def _select(reader: Reader, eqn: Any, values: Values) -> Value:
         for part in case.parts
     ]
     return Value(True, merged(parts), data(*values).uses, known_same([chooser]))
+
+
+@rule("cumsum", "cumlogsumexp", "cumprod", "cummax", "cummin")
+def _cumulated(reader: Reader, eqn: Any, values: Values) -> Value:
+    """A sum up to each place is a contraction with a constant triangle."""
+    (value,), axis = values, eqn.params["axis"]
+    if value.data:
+        return settled(reader, value, "elementwise")
+    if eqn.primitive.name != "cumsum":
+        return value
+
+    def sum_up(part: Part) -> Part:
+        dims = list(part.dims)
+        if part.at([axis]):
+            dims[axis] = image_of(part.at([axis]), shape(eqn.outvars[0])[axis], "map")
+        return part.with_dims(dims)
+
+    return value.map(sum_up)

@@ -4,11 +4,21 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from jax.extend import core
+
 from optax_gc._parts import (
+    SLOT,
+    Atom,
+    Dim,
     Part,
+    Shape,
     UnreadableError,
     Value,
+    image_of,
+    merged,
+    padded,
     repeated,
+    sliced,
     some,
 )
 from optax_gc._rules.base import (
@@ -27,16 +37,25 @@ def _dynamic_slice(reader: Reader, eqn: Any, values: Values) -> Value:
     table, *indices = values
     old, new = shape(eqn.invars[0]), shape(eqn.outvars[0])
     chosen = [d for d, (n, m) in enumerate(zip(old, new, strict=True)) if n != m]
+    starts = [_known(var) for var in eqn.invars[1:]]
 
-    def take(part: Part) -> Part:
-        dims = list(part.dims)
+    def take(part: Part) -> Part | None:
+        dims: list[Dim | None] = list(part.dims)
         for d in chosen:
             dims[d] = some(part.dims[d], new[d])
-        return part.with_dims(dims)
+            if (start := starts[d]) is not None:
+                start = min(max(start, 0), old[d] - new[d])
+                dims[d] = sliced(part.dims[d], old[d], start, start + new[d])
+        kept = [dim for dim in dims if dim is not None]
+        return part.with_dims(kept) if len(kept) == len(dims) else None
 
     if any(indices[d].data for d in chosen):
         table = _looked_up(reader, table, chosen, indices)
     return table.map(take)
+
+
+def _known(var: Any) -> int | None:
+    return int(var.val) if isinstance(var, core.Literal) else None
 
 
 def _looked_up(
@@ -46,9 +65,10 @@ def _looked_up(
 
     A part that has no axis there is a kernel that the rows went through, or a scale.
     """
+    chosen = list(chosen)
     uses, parts = data(value, *indices).uses, []
     for part in value.parts:
-        if part.met or part.at(chosen):
+        if part.met or any(part.owns(d) for d in chosen):
             parts.append(by_data(reader, part))
         else:
             uses |= reader.settle(dataclasses.replace(part, adapter=True), "multiplied")
@@ -62,18 +82,20 @@ def _gather(reader: Reader, eqn: Any, values: Values) -> Value:
     dropped = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
     kept = [d for d in range(len(old)) if d not in dropped]
     indexed = [d for d in range(len(new)) if d not in numbers.offset_dims]
+    long = [d for d in indexed if new[d] != 1]
 
     def take(part: Part) -> Part:
         dims = [repeated(n) for n in new]
         for d, to in zip(kept, numbers.offset_dims, strict=True):
             whole = old[d] == new[to]
             dims[to] = part.dims[d] if whole else some(part.dims[d], new[to])
-        # What is indexed may still be an axis: a permutation, positions.
-        long = [d for d in indexed if new[d] != 1]
-        by_index = len(dropped) == len(long) == 1 and not values[1].data
-        if by_index:
-            dims[long[0]] = some(part.dims[min(dropped)], new[long[0]])
-        return part.with_dims(dims, () if by_index else part.at(sorted(dropped)))
+        if len(dropped) != 1 or not long or values[1].data:
+            return part.with_dims(dims, part.at(sorted(dropped)))
+        # What is indexed by a constant may still be an axis: a permutation, a table.
+        (axis,) = dropped
+        for d in long:
+            dims[d] = _tabled(part.dims[axis], old[axis], new[d], len(long))
+        return part.with_dims(dims)
 
     table, index = values
     if index.data:
@@ -81,10 +103,81 @@ def _gather(reader: Reader, eqn: Any, values: Values) -> Value:
     return table.map(take)
 
 
+def _tabled(dim: Dim, old: int, new: int, rank: int) -> Dim:
+    """Returns a dimension of a constant table of indices into another."""
+    if rank == 1 and new <= old:
+        return dim if new == old else some(dim, new)
+    return image_of((atom for atom in dim if atom.axis >= 0), new, "map")
+
+
 @rule("dynamic_update_slice", "scatter", "scatter-add", "scatter_add", "scatter-mul")
 def _update(reader: Reader, eqn: Any, values: Values) -> Value:
+    """What is written into an array of constants or of parameters has places there."""
+    if eqn.primitive.name == "dynamic_update_slice":
+        array, update, *indices = values
+        shapes = [shape(var) for var in eqn.invars[:2]]
+        where = list(range(len(shapes[0])))
+        starts = [_known(var) for var in eqn.invars[2:]]
+    else:
+        array, index, update = values
+        indices, shapes = [index], [shape(eqn.invars[0]), shape(eqn.invars[2])]
+        where = _window(eqn.params["dimension_numbers"], shapes)
+        starts = [None] * len(shapes[0])
     if any(value.data for value in values):
-        return data(*(settled(reader, value, "joined") for value in values))
-    if any(value.parts for value in values[1:]):
+        found = (settled(reader, value, "joined") for value in (array, update))
+        return data(*found, *indices)
+    parts = [
+        _written(reader, part, shapes[0], shapes[1], where, starts)
+        for part in update.parts
+    ]
+    return Value(parts=merged([*array.parts, *parts]), uses=data(*values).uses)
+
+
+def _window(numbers: Any, shapes: list[Shape]) -> list[int]:
+    """Returns which dimension of an array each of an update's dimensions is."""
+    left_out = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
+    kept = [d for d in range(len(shapes[0])) if d not in left_out]
+    if len(numbers.update_window_dims) != len(shapes[1]):  # several places at once
         raise UnreadableError
-    return values[0]
+    return kept
+
+
+def _written(
+    reader: Reader,
+    part: Part,
+    old: Shape,
+    new: Shape,
+    where: list[int],
+    starts: list[int | None],
+) -> Part:
+    """Returns a part that was written into a larger array, at some place.
+
+    In a loop a row that was taken out by the loop's number is so put back.
+    """
+    dims: list[Dim] = [(Atom(SLOT, n, None, 1),) if n > 1 else () for n in old]
+    for dim, size, d in zip(part.dims, new, where, strict=True):
+        if size > 1 or old[d] == 1:
+            dims[d] = padded(dim, size, starts[d], old[d])
+        elif starts[d] is not None:
+            dims[d] = (Atom(SLOT, old[d], starts[d], 1),)
+    stacked = list(part.stacked)
+    single = [atom for dim in part.dims for atom in dim if _is_turn(reader, part, atom)]
+    rows = [*single, *(a for a in stacked[::-1] if _is_turn(reader, part, a))]
+    for d, dim in enumerate(dims):
+        if rows and dim and dim[0].axis == SLOT and dim[0].start is None:
+            length = reader.leaves[part.leaf][rows[0].axis]
+            if length == old[d]:
+                atom = rows.pop(0)
+                dims[d] = (Atom(atom.axis, length, 0, length),)
+                stacked = [a for a in stacked if a is not atom]
+    return dataclasses.replace(part, dims=tuple(dims), stacked=tuple(stacked))
+
+
+def _is_turn(reader: Reader, part: Part, atom: Atom) -> bool:
+    """Tells an index that a loop's number has taken, or the loop itself."""
+    if atom.axis < 0 or atom.image:
+        return False
+    length = reader.leaves[part.leaf][atom.axis]
+    return (atom.entries == 1 and atom.at is None) or (
+        atom.entries == length > 1 and atom in part.stacked
+    )

@@ -1,6 +1,7 @@
 """Rules for sums and products, where a parameter is contracted with the data."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -8,8 +9,10 @@ from optax_gc._parts import (
     CONSTANT,
     Dim,
     Part,
+    Shape,
     UnreadableError,
     Value,
+    image_of,
     merged,
     repeated,
 )
@@ -21,6 +24,7 @@ from optax_gc._rules.base import (
     met,
     rule,
     settled,
+    shape,
     shapes,
     without,
 )
@@ -43,49 +47,82 @@ def _statistic(part: Part, axes: Iterable[int]) -> Part:
 
 
 def _summed(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
-    """Parameters times data, summed: a contraction written by hand."""
-    kept, uses = [], value.uses
+    """Parameters times data, summed: a contraction written by hand.
+
+    If there is a kernel among what is summed, the others are scales of the data.
+    """
+    kept, uses, pieces = [], value.uses, 0
+    kernels = [p for p in value.parts if p.met == "multiplied" and p.at(axes)]
+    kernels = [p for p in kernels if p.kernel] or kernels
     for part in value.parts:
         contracted = part.at(axes)
         if not contracted:
             kept.append(without(part, axes))
-        elif part.met == "multiplied":
-            uses |= reader.contract(part, contracted, (), "sum")
+        elif part in kernels:
+            rest = [d for d in range(len(part.dims)) if d not in (*axes, *value.same)]
+            images = tuple(atom for atom in part.at(rest) if atom.image)
+            bits = reader.contract(part, contracted, images, "sum", CONSTANT, 0)
+            uses |= bits
+            pieces |= bits & reader.pieces
         else:
             uses |= reader.settle(part)
-    return Value(True, merged(kept), uses)
+    reader.link(pieces, pieces)
+    return Value(True, merged(kept), uses, terms=pieces)
 
 
-@rule(
-    *("reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"),
-    *("reduce_xor", "reduce_window_sum", "reduce_window_max", "reduce_window_min"),
-)
-def _reduce(reader: Reader, eqn: Any, values: Values) -> Value:
+@rule(*("reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"))
+@rule("reduce_xor", "argsort", "sort", "top_k")
+def _reduce(reader: Reader, eqn: Any, values: Values) -> Value | list[Value]:
+    axes = eqn.params.get("axes")
+    if axes is None or len(values) != 1:
+        if any(value.data for value in values):
+            found = data(*(settled(reader, value, "elementwise") for value in values))
+            return [found] * len(eqn.outvars)
+        raise UnreadableError
     (value,) = values
     if not value.data:
-        return value.map(lambda part: _statistic(part, eqn.params["axes"]))
+        return value.map(lambda part: _statistic(part, axes))
     return settled(reader, value)
+
+
+@rule("reduce_window_sum", "reduce_window_max", "reduce_window_min", "fft")
+def _windows(reader: Reader, eqn: Any, values: Values) -> Value:
+    """Sums over windows and transforms: each entry is made of a whole axis."""
+    value, new = values[0], shape(eqn.outvars[0])
+    if value.data:
+        return settled(reader, value, "elementwise")
+    kind, changed = "map", list(range(len(new)))
+    if eqn.primitive.name == "fft":
+        kind, changed = "spectrum", changed[-len(eqn.params["fft_lengths"]) :]
+    else:
+        window = eqn.params["window_dimensions"]
+        changed = [d for d in changed if window[d] > 1]
+
+    def mix(part: Part) -> Part:
+        atoms = part.at(changed)
+        return part.with_dims(
+            image_of(atoms if len(changed) > 1 else part.at([d]), new[d], kind)
+            if d in changed
+            else dim
+            for d, dim in enumerate(part.dims)
+        )
+
+    return value.map(mix)
 
 
 @rule("dot_general")
 def _dot_general(reader: Reader, eqn: Any, values: Values) -> Value:
     contracted, batch = eqn.params["dimension_numbers"]
-    return _product(reader, eqn, values, contracted, batch)
-
-
-def _product(
-    reader: Reader, eqn: Any, values: Values, contracted: Any, batch: Any
-) -> Value:
-    values = _as_inputs(reader, values, contracted, batch)
+    values = _as_inputs(reader, eqn, values, contracted, batch)
     if not any(value.data for value in values):
-        return _among_parameters(reader, eqn, values, contracted, batch)
+        return _among_parameters(eqn, values, contracted, batch)
     if any(value.parts for value in values):
         return _with_the_data(reader, eqn, values, contracted, batch)
     return data(*values)
 
 
 def _as_inputs(
-    reader: Reader, values: Values, contracted: Any, batch: Any
+    reader: Reader, eqn: Any, values: Values, contracted: Any, batch: Any
 ) -> list[Value]:
     """Settles the parts that go into a product as its input, not as its kernel.
 
@@ -104,11 +141,15 @@ def _as_inputs(
             results[i] = settled(reader, value)
             continue
         used = {*contracted[i], *batch[i]}
+        given = len(shapes(eqn)[other]) > len(contracted[other]) + len(batch[other])
         kept, uses = [], value.uses
         for part in value.parts:
             outputs = part.at(d for d in range(len(part.dims)) if d not in used)
             row = part.met == "looked up" and not rival.data
-            if part.kernel and not row and (outputs or not rival.parts):
+            kernel = part.kernel or (
+                rival.data and _of_an_example(part, contracted[i], used, given)
+            )
+            if kernel and not row and (outputs or not rival.parts):
                 kept.append(part)
             else:
                 uses |= reader.settle(part)
@@ -116,22 +157,36 @@ def _as_inputs(
     return results
 
 
+def _of_an_example(
+    part: Part, contracted: Iterable[int], used: set[int], given: bool
+) -> bool:
+    """Tells a kernel that each example has another copy of from a shift or a scale.
+
+    It is contracted along one axis and has outputs along another. Positions are, too,
+    where queries are compared with keys; then the features come last, and there are
+    several queries (`given`).
+    """
+    outputs = [d for d in range(len(part.dims)) if d not in used and part.at([d])]
+    inputs = [d for d in contracted if not _short(part.at([d]))]
+    if not outputs or not inputs:
+        return False
+    return not given or max(inputs) < min(outputs)
+
+
 def _layout(part: Part, i: int, eqn: Any, contracted: Any, batch: Any) -> Iterator[Dim]:
     """Yields the dimensions of operand `i`'s part in a product's result."""
-    ranks = [len(s) for s in shapes(eqn)[:2]]
-    free = [
-        [d for d in range(rank) if d not in (*contracted[k], *batch[k])]
-        for k, rank in enumerate(ranks)
-    ]
     yield from (part.dims[d] for d in batch[i])
     for k in (0, 1):
-        for d in free[k]:
+        for d in _free(eqn, k, contracted, batch):
             yield part.dims[d] if k == i else repeated(shapes(eqn)[k][d])
 
 
-def _among_parameters(
-    reader: Reader, eqn: Any, values: Values, contracted: Any, batch: Any
-) -> Value:
+def _free(eqn: Any, k: int, contracted: Any, batch: Any) -> list[int]:
+    used = {*contracted[k], *batch[k]}
+    return [d for d in range(len(shapes(eqn)[k])) if d not in used]
+
+
+def _among_parameters(eqn: Any, values: Values, contracted: Any, batch: Any) -> Value:
     """A product of parameters with a constant, or with other parameters."""
     parts = []
     for i, value in enumerate(values):
@@ -141,10 +196,7 @@ def _among_parameters(
             axes = part.at(contracted[i])
             dims = tuple(_layout(part, i, eqn, contracted, batch))
             if not others:
-                if axes and part.fixed:  # interpolated between, along two axes
-                    raise UnreadableError
-                fixed = part.fixed + axes
-                parts.append(dataclasses.replace(part, dims=dims, fixed=fixed))
+                parts.append(_mapped(part, i, eqn, contracted, batch))
             elif part.leaf in leaves or part.statistic:
                 parts.append(dataclasses.replace(part, dims=dims, statistic=True))
             else:
@@ -154,18 +206,49 @@ def _among_parameters(
                 parts.append(
                     dataclasses.replace(part, dims=dims, inner=inner, partners=partners)
                 )
-    return Value(parts=merged(parts), uses=data(*values).uses)
+    full = not parts and len(shape(eqn.outvars[0])) > 1
+    return Value(parts=merged(parts), uses=data(*values).uses, full=full)
+
+
+def _mapped(part: Part, i: int, eqn: Any, contracted: Any, batch: Any) -> Part:
+    """Returns a part after a product with a constant: its axes have images there."""
+    axes = part.at(contracted[i])
+    dims = list(_layout(part, i, eqn, contracted, batch))
+    constant, free = 1 - i, _free(eqn, 1 - i, contracted, batch)
+    sizes = shapes(eqn)[constant]
+    long = [d for d in free if sizes[d] > 1]
+    if not axes:
+        return part.with_dims(dims)
+    if not long:
+        return dataclasses.replace(part, dims=tuple(dims), fixed=part.fixed + axes)
+    first = len(batch[i]) + (
+        0 if constant == 0 else len(_free(eqn, 0, contracted, batch))
+    )
+    kind = _stands_like(sizes, contracted[constant], long)
+    for place, d in enumerate(free, first):
+        if d in long:
+            dims[place] = image_of(axes, sizes[d], kind)
+    return part.with_dims(dims)
+
+
+def _stands_like(sizes: Shape, contracted: Iterable[int], free: Iterable[int]) -> str:
+    """Tells a constant that stands as inputs do, each row an example, from a map."""
+    contracted, free = list(contracted), list(free)
+    if max(free) > min(contracted):
+        return "map"
+    alike = math.prod(sizes[d] for d in free) == math.prod(sizes[d] for d in contracted)
+    return "either" if alike else "rows"
 
 
 def _with_the_data(
     reader: Reader, eqn: Any, values: Values, contracted: Any, batch: Any
 ) -> Value:
     """A product of parameters with the data."""
-    uses = data(*values).uses
+    uses, pieces = data(*values).uses, 0
     kind = eqn.primitive.name
     waiting: list[Part] = []
     for i, value in enumerate(values):
-        other = values[1 - i]
+        other, key = values[1 - i], id(eqn.invars[1 - i])
         for part in value.parts:
             axes = part.at(contracted[i])
             dims = tuple(_layout(part, i, eqn, contracted, batch))
@@ -173,27 +256,32 @@ def _with_the_data(
                 row = dataclasses.replace(part, dims=dims, stacked=part.stacked + axes)
                 waiting.append(by_data(reader, row))
             elif any(p.at(contracted[i]) for p in value.parts):
-                kernel = _is_kernel(part, value.parts, axes, contracted[i])
-                if kernel:
-                    uses |= reader.contract(part, axes, part.at(batch[i]), kind)
+                if _is_kernel(part, value.parts, axes, contracted[i]):
+                    shared = part.at(batch[i])
+                    bits = reader.contract(part, axes, shared, kind, other, key)
+                    pieces |= bits & reader.pieces
                 else:
-                    uses |= reader.settle(part, "multiplied")
+                    bits = reader.settle(part, "multiplied")
+                uses |= bits
             else:
                 scale = met(reader, part, "multiplied", [other])
                 own = part.at(d for d in range(len(part.dims)) if d not in batch[i])
                 waiting.append(dataclasses.replace(scale, dims=dims, kernel=bool(own)))
-    return Value(True, merged(waiting), uses)
+    reader.link(pieces, pieces)
+    return Value(True, merged(waiting), uses, terms=pieces)
 
 
-def _is_kernel(part: Part, parts: Iterable[Part], axes: Dim, contracted: Any) -> bool:
+def _is_kernel(
+    part: Part, parts: Iterable[Part], axes: Dim, contracted: Iterable[int]
+) -> bool:
     """Tells a kernel from what scales its inputs or its outputs."""
-    if part.inner or part.fixed:
+    if part.inner or part.fixed or part.unread:
         return True
     if not axes or (_short(axes) and not all(_short(p.at(contracted)) for p in parts)):
         return False
 
     def outputs(p: Part) -> bool:
-        return bool(p.at(d for d in range(len(p.dims)) if d not in contracted))
+        return any(p.owns(d) for d in range(len(p.dims)) if d not in contracted)
 
     return outputs(part) or not any(outputs(p) for p in parts)
 
@@ -214,7 +302,8 @@ def _ragged_dot_general(reader: Reader, eqn: Any, values: Values) -> Value:
     uses = data(inputs, kernel, sizes).uses
     for part in kernel.parts:
         axes, stacked = part.at(contracted[1]), part.at([*batch[1], *groups])
-        uses |= reader.contract(part, axes, stacked, "ragged_dot_general")
+        kind = "ragged_dot_general"
+        uses |= reader.contract(part, axes, stacked, kind, inputs, 0)
     return data(uses=uses)
 
 
@@ -223,16 +312,42 @@ def _conv_general_dilated(reader: Reader, eqn: Any, values: Values) -> Value:
     images, kernel = values
     _, inputs, *window = eqn.params["dimension_numbers"].rhs_spec
     if not images.data:
-        if not kernel.parts and not images.parts:
-            return data(kernel) if kernel.data else CONSTANT
-        raise UnreadableError  # parameters or constants as images
+        return _without_data(eqn, images, kernel)
     images = settled(reader, images)
-    axes = [inputs, *window]
-    uses = data(images, kernel).uses
+    axes, kind = [inputs, *window], "conv_general_dilated"
+    uses, pieces = data(images, kernel).uses, 0
     for part in kernel.parts:
         if _is_kernel(part, kernel.parts, part.at(axes), axes):
-            kind = "conv_general_dilated"
-            uses |= reader.contract(part, part.at(axes), (), kind)
+            key = id(eqn.invars[0])
+            bits = reader.contract(part, part.at(axes), (), kind, images, key)
+            pieces |= bits & reader.pieces
+            uses |= bits
         else:
             uses |= reader.settle(part, "multiplied")
-    return data(uses=uses)
+    reader.link(pieces, pieces)
+    return data(uses=uses, terms=pieces)
+
+
+def _without_data(eqn: Any, images: Value, kernel: Value) -> Value:
+    """A convolution of parameters with a constant mixes all but the batch."""
+    if kernel.data or (kernel.parts and images.parts):
+        raise UnreadableError
+    if not images.parts and not kernel.parts:
+        return CONSTANT
+    numbers, new = eqn.params["dimension_numbers"], shape(eqn.outvars[0])
+    spec = numbers.lhs_spec if images.parts else numbers.rhs_spec
+    kept = numbers.out_spec[0 if images.parts else 1]
+    alone = eqn.params["feature_group_count"] == shapes(eqn)[0][numbers.lhs_spec[1]]
+
+    def mix(part: Part) -> Part:
+        _, *mixed = spec
+        dims = [image_of(part.at(mixed), n, "map") for n in new]
+        if images.parts and alone:  # a filter for each channel mixes none
+            dims = [image_of(part.at(mixed[1:]), n, "map") for n in new]
+            dims[numbers.out_spec[1]] = part.dims[spec[1]]
+        if not images.parts:
+            dims[numbers.out_spec[0]] = repeated(new[numbers.out_spec[0]])
+        dims[kept] = part.dims[spec[0]]
+        return part.with_dims(dims)
+
+    return (images if images.parts else kernel).map(mix)

@@ -23,8 +23,10 @@ from optax_gc._rules.base import (
 
 @rule("stop_gradient")
 def _stop_gradient(reader: Reader, eqn: Any, values: Values) -> Value:
-    value = values[0]
-    return dataclasses.replace(value, parts=(), uses=value.uses)
+    (value,), rank = values, len(shape(eqn.outvars[0]))
+    whole = any(all(map(part.owns, range(rank))) for part in value.parts)
+    full = value.full or (whole and rank > 1 and not value.data)
+    return dataclasses.replace(value, parts=(), full=full)
 
 
 @rule("cond")
@@ -56,7 +58,7 @@ def _while(reader: Reader, eqn: Any, values: Values) -> list[Value]:
     before, count = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
     consts, carry = values[before : before + count], values[before + count :]
     body = eqn.params["body_jaxpr"]
-    carry = _steady(reader, body, consts, carry, [])
+    carry = _steady(reader, eqn, consts, carry, [])
     results = reader.walk(body, [*consts, *carry], _all(reader, eqn))
     return [joined(reader, pair) for pair in zip(carry, results, strict=True)]
 
@@ -80,7 +82,7 @@ def _scan(reader: Reader, eqn: Any, values: Values) -> list[Value]:
     scanned = [
         v.map(lambda part: without(part, [0])) for v in values[fixed + carried :]
     ]
-    carry = _steady(reader, body, consts, carry, scanned)
+    carry = _steady(reader, eqn, consts, carry, scanned)
     results = reader.walk(body, [*consts, *carry, *scanned], _all(reader, eqn))
     after = [joined(reader, p) for p in zip(carry, results[:carried], strict=True)]
     stacks = [
@@ -109,13 +111,15 @@ def _all(reader: Reader, eqn: Any) -> list[int]:
 
 
 def _steady(
-    reader: Reader, body: Any, consts: Values, carry: Values, scanned: Values
+    reader: Reader, eqn: Any, consts: Values, carry: Values, scanned: Values
 ) -> list[Value]:
     """Returns what is true of a loop's carry in each of its turns."""
     start, carry = carry, list(carry)
+    body = eqn.params["body_jaxpr" if eqn.primitive.name == "while" else "jaxpr"]
+    live = _all(reader, eqn)
     with reader.rehearsal():
-        for _ in range(8):
-            after = reader.walk(body, [*consts, *carry, *scanned], [])[: len(carry)]
+        for _ in range(len(carry) + 8):
+            after = reader.walk(body, [*consts, *carry, *scanned], live)[: len(carry)]
             joint = [joined(reader, p) for p in zip(carry, after, strict=True)]
             if joint == carry:
                 break
