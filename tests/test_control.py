@@ -144,3 +144,28 @@ def test_the_readme_states_what_the_control_settles():
 
 def decoders():
     return control.arms_at(ROOT, control.named("shakespeare"), "none", control.RATE)
+
+
+def test_the_finding_states_how_far_repeats_lie_apart():
+    finding = " ".join((ROOT / "FINDING.md").read_text().split())
+    tasks = [control.named(name) for name in ("fashion", "shakespeare", "horses-sgd")]
+    losses = [floor.repeats(ROOT, task) for task in tasks]
+    for one in losses:
+        assert len(one) == 4
+        np.testing.assert_array_equal(one[:, 0], one[:, 1])  # both on one device
+        apart = np.abs(one[:, 2] - one[:, 1])
+        assert f"by {apart.min():.4f} to {apart.max():.4f}" in finding
+    within = "{:.4f}, {:.4f} and {:.4f}".format(*map(floor.within, losses))
+    seeds = [floor.between(floor.confirmed(ROOT, task)) for task in tasks]
+    between = "{:.4f}, {:.4f} and {:.4f}".format(*seeds)
+    assert f"three repeats is {within}, and that between seeds {between}" in finding
+    left = [
+        f"{floor.left_by_pairing(floor.confirmed(ROOT, task), arm):.2f}"
+        for task in tasks
+        for arm in task.arms
+    ]
+    first, second, third, last = left
+    assert f"leaves {first} of the variance of a difference on Fashion-MNIST" in finding
+    assert f"{second} and {third} on Shakespeare" in finding
+    assert f"On the horses it leaves {last}," in finding
+    assert {floor.same_bits(ROOT, task) for task in tasks} == {"yes"}
