@@ -89,7 +89,7 @@ def test_subsets_and_the_placebo_are_arms():
         (["--arms", "none", "none"], "each arm once, got none none."),
         (["--subsets", "first", "--arms", "only-first"], "NAME=PATTERN[,PATTERN...]"),
         (["--learning-rates", "0.1", "0.1"], "each rate once, got 0.1 0.1."),
-        (["--learning-rates", "0"], "--learning-rate must be a positive number"),
+        (["--learning-rates", "0"], "--learning-rates must be positive numbers"),
         (["--seeds=0"], "--seeds must be at least 1, got 0."),
         (["--jobs=0"], "--jobs must be at least 1, got 0."),
         (

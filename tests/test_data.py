@@ -85,7 +85,7 @@ def test_a_cut_tfrecord_file_is_an_error(tmp_path, kept):
 def test_without_a_server_auto_means_the_embedded_images(tmp_path):
     builder, reason = catalog.choose("auto", tmp_path)
     assert builder.name == "rendered"
-    assert f"not prepared in {tmp_path} and its server did not answer" in reason
+    assert f"not prepared in {tmp_path} and its server cannot be reached (" in reason
     assert "insist with --dataset horses_or_humans" in reason
 
 
@@ -99,4 +99,5 @@ def test_a_server_that_never_answers_counts_as_unreachable(monkeypatch, silent_s
     monkeypatch.setattr(prepare, "SERVER_PATIENCE", 0.2)
     monkeypatch.setenv("https_proxy", silent_server)
     builder = catalog.HorsesOrHumans(data_dir=pathlib.Path("/none"))
-    assert not prepare.server_answers(builder)
+    silence = prepare.silence_of_server(builder)
+    assert silence == "did not answer within 0.2 s"

@@ -183,7 +183,7 @@ def test_a_server_that_accepts_and_stalls(silent_server, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "DOWNLOAD_PATIENCE", 0.2)
     with pytest.raises(data.DataError, match=r"server did not answer within 0\.2 s"):
         data.load("horses_or_humans", tmp_path)
-    monkeypatch.setattr(prepare, "server_answers", lambda _: True)  # it stalls later
+    monkeypatch.setattr(prepare, "silence_of_server", lambda _: "")  # it stalls later
     with pytest.raises(data.DataError, match="could not be prepared"):
         data.load("horses_or_humans", tmp_path)
 
@@ -293,7 +293,7 @@ def test_debug_shows_the_traceback(tmp_path):
         ),
         (
             ["--coordinator=host", "--num-processes=2", "--process-id=0"],
-            "must be HOST:PORT, got host.",
+            "must be HOST:PORT, with a port from 1 to 65535, got host.",
         ),
     ],
 )

@@ -222,9 +222,9 @@ def test_without_data_and_network_one_line_says_how_to_get_it(tmp_path, load, na
     with pytest.raises(data.DataError) as told:
         load(name, tmp_path)
     assert str(told.value) == (
-        f"{name} is not prepared in {tmp_path} and its server did not answer within "
-        "3 s. Connect to the network, or name the folder of prepared data with "
-        "--data-dir."
+        f"{name} is not prepared in {tmp_path} and its server cannot be reached "
+        "([Errno 111] Connection refused). Connect to the network, or name the folder "
+        "of prepared data with --data-dir."
     )
 
 

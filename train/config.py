@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pathlib
 import platform
+import typing
 from typing import ClassVar, Literal
 
 from train.faults import UsageError
@@ -36,7 +37,9 @@ class Paths:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if isinstance(path := getattr(self, field.name), pathlib.Path):
+            path = getattr(self, field.name)
+            kinds = field.type, *typing.get_args(field.type)  # those of a union
+            if pathlib.Path in kinds and path is not None:
                 object.__setattr__(self, field.name, expanded(path))
 
 

@@ -92,11 +92,11 @@ def remove_unfinished(builder: tfds.core.DatasetBuilder) -> None:
 
 def check_archives(builder: tfds.core.DatasetBuilder) -> None:
     """Raises a `DataError` if archives are missing and their server does not answer."""
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    by_hand = pathlib.Path(builder.data_dir_root, "downloads", "manual")
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not by_hand.is_dir():
         raise DataError(
-            f"{builder.name} has to be downloaded by hand, as its page of TFDS says. "
-            f"Prepare it once, with `tfds build {builder.name} --data_dir "
-            f"{builder.data_dir_root}`, then call this again."
+            f"{builder.name} has to be downloaded by hand, as its page of TFDS says: "
+            f"into {by_hand}. Then call this again."
         )
     at_hand = all(path.exists() for path in archives(builder))
     if not at_hand and (silence := silence_of_server(builder)):
