@@ -257,7 +257,7 @@ def by_input(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def markdown(record: dict[str, Any]) -> str:
     """Returns the table of shares in percent by what feeds a kernel."""
-    lines = ["| behind | kernels | chance, % | at the start, % | trained, % |"]
+    lines = ["| after | kernels | chance, % | at the start, % | trained, % |"]
     lines.append("|---|---|---|---|---|")
     for what, kernels in by_input(record).items():
         spans = (
@@ -273,7 +273,7 @@ def show(record: dict[str, Any]) -> None:
     for training in record["trainings"]:
         name, steps, loss = (training[key] for key in ("network", "steps", "loss"))
         title = f"{name}: loss {loss} after {steps} steps"
-        table = Table("kernel", "behind", title=title, title_justify="left", box=None)
+        table = Table("kernel", "after", title=title, title_justify="left", box=None)
         for heading in ("fan-in", "chance, %", "at the start, %", "trained, %"):
             table.add_column(heading, justify="right")
         for row in record["kernels"]:

@@ -32,7 +32,11 @@ def run(*args):
         [sys.executable, "-W", "error", *args], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    first, *lines = done.stdout.splitlines()
+    return parsed(done.stdout)
+
+
+def parsed(text):
+    first, *lines = text.splitlines()
     start, end = re.fullmatch(r"loss (\S+) -> (\S+)", first).groups()
     found = [re.fullmatch(r"(\S+) moved (\S+), its means (\S+)", x) for x in lines]
     moved = {
@@ -44,9 +48,21 @@ def run(*args):
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_script_trains_and_the_fan_in_means_stay(name):
     start, end, moved = run(path(name))
+    if name == "linen":
+        assert_shown(start, end, moved)
     assert end < 0.05 < 0.5 < start
     assert list(moved) == KERNELS[name]
     assert all(means < 1e-6 < 0.1 < weights for weights, means in moved.values())
+
+
+def assert_shown(start, end, moved):
+    """The page has what the script printed, but for rounding."""
+    shown = parsed(PAGE.split("```text\n")[1].split("```")[0])
+    assert (start, end) == pytest.approx(shown[:2], rel=0.01, abs=1e-3)
+    assert {k: w for k, (w, _) in moved.items()} == pytest.approx(
+        {k: w for k, (w, _) in shown[2].items()}, rel=0.05
+    )
+    assert all(means < 1e-6 for _, means in shown[2].values())
 
 
 def test_without_gc_the_fan_in_means_move():

@@ -1,12 +1,18 @@
 """Keras 3 on JAX: the scripts of docs/keras.md train with the fan-in means at rest."""
 
+import ast
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+from optax_gc import describe
 
 FOLDER = pathlib.Path(__file__).parent
 DOCS = FOLDER.parent / "docs"
@@ -56,8 +62,29 @@ def test_the_page_shows_what_the_loop_prints(report):
     assert shown in report["printed"]
 
 
+def test_the_page_says_which_kernels_a_guess_reads_wrong():
+    page = " ".join((DOCS / "keras.md").read_text().split())
+    table = (DOCS / "keras.md").read_text().split("```text\n")[1].split("\n\n")[0]
+    lines = [re.split(r"  +", line) for line in table.splitlines()[2:]]
+    shapes = [ast.literal_eval(shape) for _, shape, *_ in lines]
+    read = [None if axes == "-" else ast.literal_eval(axes) for _, _, axes, *_ in lines]
+    params = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    guesses = describe(params).rows
+    wrong = [row for row, axes in zip(guesses, read, strict=True) if row.axes != axes]
+    paths = [row.path for row in wrong]
+    assert all(row.doubt for row in wrong)
+    stated = (
+        f"three of these kernels wrong from their shapes: {paths[0]}, {paths[1]} and"
+    )
+    assert f"{stated} {paths[2]}." in page
+    assert len(paths) == 3
+
+
 @pytest.mark.parametrize("script", ["keras_loop.py", "keras_fit.py"])
 def test_a_script_is_whole_and_short(script):
     text = (DOCS / script).read_text()
     assert len(text.splitlines()) <= 30
     assert f"python docs/{script}" in text
+    assert (
+        f"KERAS_BACKEND=jax python docs/{script}\n" in (DOCS / "keras.md").read_text()
+    )

@@ -14,7 +14,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 LINKING = [
-    *PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "results/PLAN.md",
+    *PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md",
+    ROOT / "results/PLAN.md",
     ROOT / "benchmarks/README.md", *sorted((ROOT / "results").rglob("README.md")),
 ]  # fmt: skip
 FENCE = "`" * 3

@@ -101,7 +101,7 @@ class Training(Paths):
     """Step size of the optimizer, per step."""
 
     precision: Precision = "float32"
-    """Of the activations; parameters, their updates and the loss stay in float32."""
+    """Precision of activations; parameters, updates and the loss stay in float32."""
 
     feed: Feed = "auto"
     """Where training data wait: on an accelerator if they fit, else on the host."""
@@ -110,7 +110,7 @@ class Training(Paths):
     """Measure loss and accuracy on the held-out data after every epoch."""
 
     evaluations: int = 0
-    """How often to measure them in a run, at even distances, besides."""
+    """How many times to measure them in a run as well, at even intervals."""
 
     debug: bool = False
     """Show the traceback of a failure."""
@@ -135,7 +135,7 @@ class Config(Training):
     """Patterns of the paths of kernels to leave alone."""
 
     placebo: bool = False
-    """Instead of --gc: take from each gradient one random direction, not its mean."""
+    """Instead of --gc: remove from each gradient one random direction, not its mean."""
 
     seed: int = 0
     """Seed of the initial parameters, shuffling, augmentation and dropout."""

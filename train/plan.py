@@ -29,14 +29,15 @@ class Options(Paths):
     """What a comparison has beside how its runs train."""
 
     task: Literal["horses", "fashion", "shakespeare", "image"] = "horses"
-    """What is trained. Its own options and defaults are listed with it and --help."""
+    """What is trained; together with --help this shows the task's own options."""
 
     protocol: Literal["paired", "published"] = "paired"
     """All arms from fresh parameters, or on from a first run, as in the example."""
 
     arms: tuple[str, ...] = ("none", "gradient", "update")
-    """Arms of the paired protocol, of none, gradient, update, placebo, and only-NAME or
-    not-NAME: the gradient of the kernels of a subset, or of all others."""
+    """What to compare, with the paired protocol: none (without GC), gradient, update,
+    placebo, and only-NAME or not-NAME for the gradient of the kernels of a subset, or
+    of all others."""
 
     subsets: tuple[str, ...] = ()
     """Named subsets of kernels, each NAME=PATTERN[,PATTERN...]; first=Conv_0/* names

@@ -65,7 +65,7 @@ class Siren(nn.Module):
 
     Attributes:
       channels: of a color.
-      dtype: of the activations behind the first layer; the color is in float32.
+      dtype: of the activations after the first layer; the color is in float32.
 
     References:
       Sitzmann et al., "Implicit neural representations with periodic activation

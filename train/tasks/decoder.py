@@ -21,7 +21,7 @@ smaller = nn.initializers.normal(0.02 / (2 * LAYERS) ** 0.5)
 
 
 class Layer(nn.Module):
-    """Causal attention and a perceptron, each behind a norm and added to its input.
+    """Causal attention and a perceptron, each after a norm and added to its input.
 
     The kernels have no bias. Those of the attention are in Flax's layout: `query`,
     `key` and `value` are `(width, heads, width / heads)`, `out` the other way round.
