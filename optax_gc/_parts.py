@@ -120,6 +120,8 @@ class Value:
       same: Dimensions along which data is known to be constant.
       one_hot: Whether it is an index compared with all that it could be.
       terms: The uses (a bit each) of pieces of leaves of which it is the plain sum.
+      groups: Dimensions along which it has a product each, those products' uses (a bit
+        each), and the axes that take turns in them.
       full: Whether it is a constant that is an array, not a number repeated.
       cell: The mutable array that it refers to.
     """
@@ -130,6 +132,7 @@ class Value:
     same: frozenset[int] = frozenset()
     one_hot: bool = False
     terms: int = 0
+    groups: tuple[tuple[int, int, Dim], ...] = ()
     full: bool = False
     cell: int | None = None
 
@@ -142,7 +145,7 @@ class Value:
         """
         moved = (move(part) for part in self.parts)
         parts = merged(part for part in moved if part is not None)
-        return dataclasses.replace(self, parts=parts, same=same)
+        return dataclasses.replace(self, parts=parts, same=same, groups=())
 
 
 CONSTANT = Value()

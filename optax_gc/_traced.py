@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 from optax_gc._axes import Choice, Policy, PyTree, fan_in, path_name
 from optax_gc._parts import CONSTANT, Shape, Value, of_leaf
-from optax_gc._walk import NEEDED, Use, Walk
+from optax_gc._uses import Use
+from optax_gc._walk import NEEDED, Walk
 
 
 def traced_fan_in(

@@ -7,6 +7,7 @@ those change between versions.
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -25,49 +26,12 @@ from optax_gc._parts import (
 )
 from optax_gc._rules import RULES, WITHOUT_GRADIENT, WRITES
 from optax_gc._rules.base import Values, data, nowhere, shape
+from optax_gc._uses import WEAK, Use, as_one, told
 
 _JAXPRS = (core.Jaxpr, core.ClosedJaxpr)
 # What a rule may raise that reads what another version of JAX calls otherwise.
 _UNREAD = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
-WEAK = ("statistic", "updated", "alone")  # ways that say nothing if there are others
 NEEDED, FOR_ITS_VALUE = 2, 1  # with its gradient, or without
-
-
-@dataclasses.dataclass(frozen=True)
-class Use:
-    """One way in which the program uses a leaf.
-
-    Attributes:
-      leaf: The leaf's number.
-      how: "contracted", "looked up", "added", "multiplied", "opaque", "statistic"...
-      axes: The axes that are contracted, wholly.
-      partly: The axes of which only a part is.
-      stacked: The axes along which layers, heads or experts are stacked.
-      by: The primitive.
-      pieces: Which entries, a bit each, of the axes that are contracted in part, or of
-        which one index was taken, as far as they are known.
-      other: The axes that are the fan-in if the leaf is no kernel in a product of
-        parameters, but what the kernel is applied to.
-      partners: The leaves in that product; none if there is no doubt.
-      origin: The equation in which the leaf met the data.
-      unsure: Whether it is one of two readings of the same equation.
-      derived: Whether it is of a backward pass.
-      dead: Whether no result depends on it.
-    """
-
-    leaf: int
-    how: str
-    axes: Shape = ()
-    partly: Shape = ()
-    stacked: Shape = ()
-    by: str = ""
-    other: Shape = ()
-    partners: frozenset[int] = frozenset()
-    origin: int = 0
-    pieces: tuple[tuple[int, int], ...] = ()
-    unsure: bool = False
-    derived: bool = False
-    dead: bool = False
 
 
 class Walk:
@@ -81,11 +45,15 @@ class Walk:
         self.stopped: set[int] = set()
         self.pieces = 0  # the uses (a bit each) of pieces of a leaf
         self.cells: list[Value] = []
+        self.unchanged: set[int] = set()  # variables that are the same in each turn
         self._numbers: dict[Use, int] = {}
         self._noted = 0  # the uses that are none of a rehearsal
         self._dropped = 0  # uses that only scale the kernel itself
         self._of_leaf: dict[int, int] = {}
-        self._before: dict[int, tuple[int, int]] = {}  # what a piece was multiplied by
+        # What made what a use was multiplied by, and in which variable that was.
+        self._before: dict[int, tuple[int, int]] = {}
+        self._atoms: dict[int, Dim] = {}  # what was contracted
+        self._summed: dict[int, Dim] = {}  # what was summed over afterwards
         self._links: set[tuple[int, int]] = set()
         self._live: dict[Any, int] = {}
         self._needed = 0  # the equation in hand
@@ -200,7 +168,7 @@ class Walk:
     def used(self, leaf: int) -> list[Use]:
         """Returns the uses that say what a leaf is."""
         kept = self._noted & self._of_leaf.get(leaf, 0) & ~self._dropped
-        uses = _told(self._joined(_bits(kept)))
+        uses = told(self._joined(_bits(kept)))
         # What is scaled and then summed too, as by a norm, is scaled.
         scaled = {
             use.origin for use in uses if use.how in ("multiplied", "elementwise")
@@ -218,17 +186,38 @@ class Walk:
     def _joined(self, numbers: Iterable[int]) -> list[Use]:
         """Returns uses, those of pieces that were added up as one."""
         groups = {number: {number} for number in numbers}
+        in_turns = set()
         for a, b in self._links:
-            if a in groups and b in groups and groups[a] is not groups[b]:
+            if a == b:
+                in_turns.add(a)
+            elif a in groups and b in groups and groups[a] is not groups[b]:
                 groups[a] |= groups[b]
                 for number in groups[b]:
                     groups[number] = groups[a]
         together = {id(group): sorted(group) for group in groups.values()}
-        return [
-            use
-            for group in together.values()
-            for use in _as_one([self.uses[n] for n in group], self.leaves)
-        ]
+        found: list[Use] = []
+        for group in together.values():
+            uses = [self._over_all(n, n in in_turns) for n in group]
+            found += as_one(uses, self.leaves)
+        return found
+
+    def _over_all(self, number: int, in_turns: bool) -> Use:
+        """Returns a use, as one along the axes too that were summed over later.
+
+        What was added up in a loop was summed over the axis that its turns take.
+        """
+        use, shape = self.uses[number], self.leaves[self.uses[number].leaf]
+        turns = use.turns if in_turns else ()
+        if not turns and number not in self._summed:
+            return use
+        atoms = self._atoms.get(number, ()) + self._summed.get(number, ())
+        axes, partly = covered(atoms, shape)
+        axes = tuple(sorted({*axes, *turns}))
+        stacked = tuple(axis for axis in use.stacked if axis not in axes)
+        return dataclasses.replace(
+            use, how="contracted", axes=axes, partly=tuple(partly), stacked=stacked,
+            by=use.by or "add",
+        )  # fmt: skip
 
     def liveness(self, eqn: Any) -> list[int]:
         return [self._live.get(var, 0) for var in eqn.outvars]
@@ -239,14 +228,24 @@ class Walk:
     def link(self, some: int, others: int) -> None:
         for a in _bits(some):
             for b in _bits(others):
-                if a != b and self._are_pieces(a, b):
+                if self._are_pieces(a, b):
                     self._links.add((a, b))
+
+    def join(self, bits: int) -> None:
+        partly = [number for number in _bits(bits) if self.uses[number].partly]
+        self._links.update(itertools.pairwise(partly))
+
+    def widen(self, bits: int, atoms: Dim) -> None:
+        for number in _bits(bits):
+            self._summed[number] = self._summed.get(number, ()) + atoms
 
     def _are_pieces(self, a: int, b: int) -> bool:
         """Tells pieces of one sum from layers, one of which follows the other."""
         (before_a, by_a), (before_b, by_b) = self._before[a], self._before[b]
-        ensemble = by_a == by_b != 0 and not self.uses[a].partly
         follows = before_a >> b & 1 or before_b >> a & 1
+        # Several kernels for one and the same input are an ensemble, and no pieces.
+        ensemble = by_a == by_b != 0 and (a != b or by_a in self.unchanged)
+        ensemble = ensemble and not self.uses[a].partly
         return self.uses[a].leaf == self.uses[b].leaf and not (follows or ensemble)
 
     def settle(self, part: Part, how: str = "") -> int:
@@ -273,8 +272,9 @@ class Walk:
                 return bits
             unsure = True
         bits |= self._note(
-            part, part.met or how, stacked=stacked, pieces=pieces, unsure=unsure
-        )
+            part, part.met or how, stacked=stacked, pieces=pieces, unsure=unsure,
+            turns=_turns(part.stacked),
+        )  # fmt: skip
         self._before.update((n, (part.scaled_by, 0)) for n in _bits(bits))
         return bits
 
@@ -321,11 +321,14 @@ class Walk:
         singles = tuple(atom for atom in part.stacked if atom.axis not in axes)
         stacked, pieces = self._stacked(singles + batch)
         known = [(axis, mask) for axis, mask in partly.items() if mask is not None]
-        return self._note(
+        turns = _turns(singles)
+        bits = self._note(
             part, "contracted", axes=axes, partly=tuple(partly), stacked=stacked,
             by=kind, other=other, pieces=(*pieces, *known), unsure=unsure,
-            partners=frozenset() if part.adapter else part.partners,
+            partners=frozenset() if part.adapter else part.partners, turns=turns,
         )  # fmt: skip
+        self._atoms.update((number, atoms) for number in _bits(bits))
+        return bits
 
     def _stacked(self, atoms: Dim) -> tuple[Shape, tuple[tuple[int, int], ...]]:
         """Returns the axes of `atoms`, and which single indices were taken of them."""
@@ -351,7 +354,7 @@ class Walk:
             self._of_leaf[part.leaf] = self._of_leaf.get(part.leaf, 0) | bit
             self._before[number] = 0, 0
         self._noted |= bit
-        if use.pieces and how in ("contracted", "multiplied"):
+        if (use.pieces or use.turns) and how in ("contracted", "multiplied"):
             self.pieces |= bit
         return 0 if dead else bit
 
@@ -452,6 +455,11 @@ def _axes(atoms: Iterable[Atom]) -> Shape:
     return tuple(sorted({axis for atom in atoms for axis in atom.axes}))
 
 
+def _turns(atoms: Dim) -> Shape:
+    """Returns the axes of which the turns of a loop take one index each."""
+    return _axes(atom for atom in atoms if atom.at is None and not atom.image)
+
+
 def _after(value: Value, uses: int) -> Value:
     """Returns a result, as what depends on `uses` too if it is data."""
     if not (uses and value.data):
@@ -480,44 +488,6 @@ def _over(part: Part, contracted: Dim, batch: Dim) -> Iterator[Dim]:
         yield contracted
     if inputs and not any(atom.image for atom in contracted):
         yield rows
-
-
-def _told(uses: Sequence[Use]) -> list[Use]:
-    """Returns the uses that count: those that say more than the others.
-
-    A use in the backward pass says nothing that the forward pass does not. If nothing
-    depends on the forward pass's own results, what was computed in vain still tells.
-    """
-    live = [use for use in uses if not use.dead]
-    strong = [use for use in live if use.how not in WEAK]
-    forward = [use for use in strong if not use.derived]
-    if not forward and strong:
-        forward = [use for use in uses if use.dead and not use.derived]
-        forward = [use for use in forward if use.how not in WEAK]
-    return forward or strong or live
-
-
-def _as_one(uses: Sequence[Use], leaves: Sequence[Shape]) -> Sequence[Use]:
-    """Returns the one use that pieces of a leaf come to, if they are all of it."""
-    if len(uses) == 1:
-        return uses
-    entries: dict[int, int] = {}
-    for use in uses:
-        for axis, mask in use.pieces:
-            entries[axis] = entries.get(axis, 0) | mask
-    shape = leaves[uses[0].leaf]
-    full = {a for a, mask in entries.items() if mask.bit_count() == shape[a] > 1}
-    if not full:
-        return uses
-    axes = {axis for use in uses for axis in use.axes}
-    partly = {axis for use in uses for axis in use.partly} - full
-    stacked = {axis for use in uses for axis in use.stacked} - full
-    whole = dataclasses.replace(
-        uses[0], how="contracted", axes=tuple(sorted(axes | full)),
-        partly=tuple(sorted(partly)), stacked=tuple(sorted(stacked)),
-        by=uses[0].by or "add", pieces=(),
-    )  # fmt: skip
-    return [whole]
 
 
 def _plain(eqn: Any, values: Values) -> list[Value]:

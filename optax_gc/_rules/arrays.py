@@ -37,6 +37,7 @@ from optax_gc._rules.base import (
     without,
 )
 from optax_gc._rules.elementwise import summed
+from optax_gc._rules.products import reduced
 
 
 @rule("transpose")
@@ -227,6 +228,9 @@ def _among_devices(reader: Reader, eqn: Any, values: Values) -> list[Value]:
     """A shard's axes stand for the array's, however much of them is on a device."""
     outs = [shape(var) for var in eqn.outvars]
     where = eqn.params.get("all_gather_dimension")
+    mapped = [a for a in eqn.params.get("axes", ()) if isinstance(a, int)]
+    if mapped:  # over an axis of `jax.vmap`
+        return [reduced(reader, value, mapped) for value in values]
     return [
         value.map(functools.partial(_regathered, new=new, where=where))
         for value, new in zip(values, outs, strict=True)

@@ -1,6 +1,8 @@
 """What all rules share: how they are found, and what they may ask of the walk."""
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
@@ -25,6 +27,7 @@ class Reader(Protocol):
     origin: int  # the number of the equation in hand
     leaves: Sequence[Shape]
     pieces: int  # the uses (a bit each) of pieces of a leaf
+    unchanged: set[int]  # keys of what is the same in each turn of a loop
     cells: list[Value]  # what is in the mutable arrays
 
     def settle(self, part: Part, how: str = "") -> int:
@@ -33,10 +36,19 @@ class Reader(Protocol):
     def contract(
         self, part: Part, contracted: Dim, batch: Dim, kind: str, by: Value, key: int
     ) -> int:
-        """Notes that a part was contracted with the data `by` over some axes."""
+        """Notes that a part was contracted with the data `by` over some axes.
+
+        The `key` tells the data of one equation from that of another; 0 if not known.
+        """
 
     def learn(self, part: Part, kernel: bool | None) -> int:
         """Notes what a factor of a product of parameters is: kernel, input, or None."""
+
+    def join(self, bits: int) -> None:
+        """Notes that one contraction was over these pieces together."""
+
+    def widen(self, bits: int, atoms: Dim) -> None:
+        """Notes that what was contracted was then summed over these axes too."""
 
     def uses_of(self, leaf: int) -> int:
         """Returns all uses (a bit each) of a leaf."""
@@ -124,7 +136,7 @@ def _mixed(reader: Reader, values: Values) -> Value:
         for part in value.parts:
             if part.leaf not in leaves:
                 uses |= reader.settle(part, "mixed")
-    terms = values[0].terms if all(v.terms == values[0].terms for v in values) else 0
+    terms = functools.reduce(operator.or_, (value.terms for value in values))
     return Value(True, merged(kept), uses, terms=terms)
 
 

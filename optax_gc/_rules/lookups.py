@@ -12,7 +12,6 @@ from optax_gc._parts import (
     Dim,
     Part,
     Shape,
-    UnreadableError,
     Value,
     image_of,
     merged,
@@ -117,29 +116,43 @@ def _update(reader: Reader, eqn: Any, values: Values) -> Value:
         array, update, *indices = values
         shapes = [shape(var) for var in eqn.invars[:2]]
         where = list(range(len(shapes[0])))
+        strewn: list[int] = []
         starts = [_known(var) for var in eqn.invars[2:]]
     else:
         array, index, update = values
         indices, shapes = [index], [shape(eqn.invars[0]), shape(eqn.invars[2])]
-        where = _window(eqn.params["dimension_numbers"], shapes)
+        where, strewn = _window(eqn.params["dimension_numbers"], shapes)
         starts = [None] * len(shapes[0])
     if any(value.data for value in values):
         found = (settled(reader, value, "joined") for value in (array, update))
         return data(*found, *indices)
     parts = [
-        _written(reader, part, shapes[0], shapes[1], where, starts)
+        _strewn(part, shapes[0], strewn, where)
+        if strewn
+        else _written(reader, part, shapes[0], shapes[1], where, starts)
         for part in update.parts
     ]
     return Value(parts=merged([*array.parts, *parts]), uses=data(*values).uses)
 
 
-def _window(numbers: Any, shapes: list[Shape]) -> list[int]:
-    """Returns which dimension of an array each of an update's dimensions is."""
+def _window(numbers: Any, shapes: list[Shape]) -> tuple[list[int], list[int]]:
+    """Returns which dimensions of an array those of an update are.
+
+    And which of the update's are no such dimension: each entry has a place of its own.
+    """
     left_out = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
     kept = [d for d in range(len(shapes[0])) if d not in left_out]
-    if len(numbers.update_window_dims) != len(shapes[1]):  # several places at once
-        raise UnreadableError
-    return kept
+    window = numbers.update_window_dims
+    return kept, [d for d in range(len(shapes[1])) if d not in window]
+
+
+def _strewn(part: Part, old: Shape, strewn: list[int], where: list[int]) -> Part:
+    """Returns a part whose entries went to places that a constant table gives."""
+    kept = [dim for d, dim in enumerate(part.dims) if d not in strewn]
+    dims = [image_of(part.at(strewn), n, "map") for n in old]
+    for dim, d in zip(kept, where, strict=True):
+        dims[d] = dim
+    return part.with_dims(dims)
 
 
 def _written(

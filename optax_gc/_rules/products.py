@@ -32,7 +32,11 @@ from optax_gc._rules.base import (
 
 @rule("reduce_sum")
 def _reduce_sum(reader: Reader, eqn: Any, values: Values) -> Value:
-    (value,), axes = values, eqn.params["axes"]
+    return reduced(reader, values[0], eqn.params["axes"])
+
+
+def reduced(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
+    """Returns the sum of an array over some of its dimensions."""
     if not value.data:
         return value.map(lambda part: _statistic(part, axes))
     return _summed(reader, value, axes)
@@ -52,6 +56,9 @@ def _summed(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
     If there is a kernel among what is summed, the others are scales of the data.
     """
     kept, uses, pieces = [], value.uses, 0
+    for dimension, bits, atoms in value.groups:
+        if dimension in axes:
+            reader.widen(bits, atoms)
     kernels = [p for p in value.parts if p.met == "multiplied" and p.at(axes)]
     kernels = [p for p in kernels if p.kernel] or kernels
     for part in value.parts:
@@ -66,7 +73,7 @@ def _summed(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
             pieces |= bits & reader.pieces
         else:
             uses |= reader.settle(part)
-    reader.link(pieces, pieces)
+    reader.join(pieces)
     return Value(True, merged(kept), uses, terms=pieces)
 
 
@@ -247,6 +254,7 @@ def _with_the_data(
     uses, pieces = data(*values).uses, 0
     kind = eqn.primitive.name
     waiting: list[Part] = []
+    along: list[tuple[int, int, Dim]] = []
     for i, value in enumerate(values):
         other, key = values[1 - i], id(eqn.invars[1 - i])
         for part in value.parts:
@@ -260,6 +268,7 @@ def _with_the_data(
                     shared = part.at(batch[i])
                     bits = reader.contract(part, axes, shared, kind, other, key)
                     pieces |= bits & reader.pieces
+                    along += ((d, bits, part.at([b])) for d, b in enumerate(batch[i]))
                 else:
                     bits = reader.settle(part, "multiplied")
                 uses |= bits
@@ -267,8 +276,9 @@ def _with_the_data(
                 scale = met(reader, part, "multiplied", [other])
                 own = part.at(d for d in range(len(part.dims)) if d not in batch[i])
                 waiting.append(dataclasses.replace(scale, dims=dims, kernel=bool(own)))
-    reader.link(pieces, pieces)
-    return Value(True, merged(waiting), uses, terms=pieces)
+    reader.join(pieces)
+    groups = tuple(group for group in along if group[2])
+    return Value(True, merged(waiting), uses, terms=pieces, groups=groups)
 
 
 def _is_kernel(
@@ -314,17 +324,18 @@ def _conv_general_dilated(reader: Reader, eqn: Any, values: Values) -> Value:
     if not images.data:
         return _without_data(eqn, images, kernel)
     images = settled(reader, images)
-    axes, kind = [inputs, *window], "conv_general_dilated"
+    axes, kind, key = [inputs, *window], "conv_general_dilated", id(eqn.invars[0])
     uses, pieces = data(images, kernel).uses, 0
     for part in kernel.parts:
         if _is_kernel(part, kernel.parts, part.at(axes), axes):
-            key = id(eqn.invars[0])
-            bits = reader.contract(part, part.at(axes), (), kind, images, key)
+            bits = reader.contract(
+                part, part.at(axes), (), kind, images, id(eqn.invars[0])
+            )
             pieces |= bits & reader.pieces
             uses |= bits
         else:
             uses |= reader.settle(part, "multiplied")
-    reader.link(pieces, pieces)
+    reader.join(pieces)
     return data(uses=uses, terms=pieces)
 
 

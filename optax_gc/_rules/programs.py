@@ -79,9 +79,7 @@ def _scan(reader: Reader, eqn: Any, values: Values) -> list[Value]:
     carried = len(eqn.outvars) - ys
     fixed = len(values) - carried - xs
     consts, carry = list(values[:fixed]), list(values[fixed : fixed + carried])
-    scanned = [
-        v.map(lambda part: without(part, [0])) for v in values[fixed + carried :]
-    ]
+    scanned = [v.map(lambda part: _one_turn(part)) for v in values[fixed + carried :]]
     carry = _steady(reader, eqn, consts, carry, scanned)
     results = reader.walk(body, [*consts, *carry, *scanned], _all(reader, eqn))
     after = [joined(reader, p) for p in zip(carry, results[:carried], strict=True)]
@@ -92,6 +90,14 @@ def _scan(reader: Reader, eqn: Any, values: Values) -> list[Value]:
     return [*after, *stacks]
 
 
+def _one_turn(part: Part) -> Part:
+    """Returns what a turn of a scan is given: one index, each time another."""
+    one = without(part, [0])
+    taken = len(one.stacked) - len(part.stacked)
+    turns = tuple(atom._replace(at=None) for atom in one.stacked[-taken:] if taken)
+    return dataclasses.replace(one, stacked=part.stacked + turns)
+
+
 def _stacked_again(value: Value, length: int) -> Value:
     """Returns what a scan has put in a row; a layer's axis is the last that fell."""
 
@@ -99,6 +105,7 @@ def _stacked_again(value: Value, length: int) -> Value:
         layers = part.stacked[-1:]
         if not layers or layers[0].size != length:
             return part.with_dims([repeated(length), *part.dims])
+        layers = (layers[0]._replace(at=0),)
         dims, others = (layers, *part.dims), part.stacked[:-1]
         return dataclasses.replace(part, dims=dims, stacked=others)
 
@@ -116,7 +123,8 @@ def _steady(
     """Returns what is true of a loop's carry in each of its turns."""
     start, carry = carry, list(carry)
     body = eqn.params["body_jaxpr" if eqn.primitive.name == "while" else "jaxpr"]
-    live = _all(reader, eqn)
+    inner, live = getattr(body, "jaxpr", body), _all(reader, eqn)
+    reader.unchanged.update(map(id, inner.invars[: len(consts)]))
     with reader.rehearsal():
         for _ in range(len(carry) + 8):
             after = reader.walk(body, [*consts, *carry, *scanned], live)[: len(carry)]
