@@ -112,7 +112,7 @@ grads = jax.grad(text_loss)(variables["params"], task.splits["train"][0][:16])
 print(describe(variables["params"], axes, updates=grads))
 
 # %% [markdown]
-# Nothing to remove behind a LayerNorm, which has taken the mean of its output's features
+# Nothing to remove after a LayerNorm, which has taken the mean of its output's features
 # away already. It is another matter in a convolutional network on images, without
 # normalization: the CNN of the Keras example, on sixteen drawn horses and humans.
 
@@ -219,7 +219,7 @@ flat.legend(frameon=False)
 figure.show()
 
 # %% [markdown]
-# With an adaptive optimizer behind it, as RMSprop is, each weight's update is scaled by
+# With an adaptive optimizer after it, as RMSprop is, each weight's update is scaled by
 # its own factor, and the weights do leave the plane. GC on the *update* keeps them there.
 #
 # ## Why the axes matter
@@ -279,7 +279,7 @@ def train(task, config, arm, console):
     """Trains one run and returns its record."""
     folder = RUNS / task.about.name.replace("/", "-") / f"{arm}-seed{config.seed}"
     folder.mkdir(parents=True)
-    progress = overall.Overall(console, config.epochs)
+    progress = overall.Overall(console, config.epochs, [folder.name])
     fit.fit(config, task, overall.Member(folder, progress), Stop())
     return statistics.read_run(folder)
 
@@ -311,10 +311,10 @@ left.legend(frameon=False)
 folder = RUNS / "standard library"
 with np.load(folder / "gradient-seed0" / "removed.npz") as file:
     for kernel, shares in zip(file["paths"], file["shares"].T, strict=True):
-        behind_norm = not any(part in kernel for part in ("out", "embed", "place"))
-        right.semilogy(100 * shares, color="C0" if behind_norm else "C3", lw=0.8)
-right.plot([], color="C0", label="behind a LayerNorm")
-right.plot([], color="C3", label="behind attention or GELU")
+        after_norm = not any(part in kernel for part in ("out", "embed", "place"))
+        right.semilogy(100 * shares, color="C0" if after_norm else "C3", lw=0.8)
+right.plot([], color="C0", label="after a LayerNorm")
+right.plot([], color="C3", label="after attention or GELU")
 right.axhline(100 / 96, color="black", lw=0.8, ls="--", label="of noise, fan-in of 96")
 right.set(xlabel="step", ylabel="%", title="Share of each gradient that GC removes")
 right.legend(frameon=False)
@@ -324,8 +324,8 @@ figure.show()
 Markdown(statistics.markdown_table(*statistics.differences_table(runs, "none")))
 
 # %% [markdown]
-# An interval that holds 0 shows no difference. Three seeds at one rate show how training
-# goes; they do not settle whether GC helps.
+# An interval that contains 0 does not show a difference. Three seeds at one rate show how
+# training goes; they do not settle whether GC helps.
 #
 # ## The study
 #
@@ -334,7 +334,7 @@ Markdown(statistics.markdown_table(*statistics.differences_table(runs, "none")))
 # all of it.
 
 # %%
-Image(ROOT / "results" / "study.png", width=1000)
+Image(ROOT / "results" / "study.png", width=460)
 
 # %% [markdown]
 # ## Horses and humans, on an accelerator
