@@ -3,6 +3,8 @@
 import contextlib
 import gzip
 import io
+import os
+import pathlib
 import sys
 import tarfile
 
@@ -15,7 +17,7 @@ from tensorflow_datasets.core.features import image_feature
 from tensorflow_datasets.image_classification import mnist
 
 from train import data
-from train.data import prepare, standin
+from train.data import catalog, prepare, standin
 from train.faults import UsageError
 from train.study.folds import stage
 
@@ -233,3 +235,20 @@ def test_images_are_not_taken_for_text(tmp_path):
         UsageError, match=r"needs the features text \(Text\), got mnist"
     ):
         data.load_text("mnist", tmp_path)
+
+
+def test_what_a_killed_drawing_left_is_removed_and_what_others_download_is_not(
+    tmp_path,
+):
+    drawn = prepare.Rendered(data_dir=tmp_path)
+    left = pathlib.Path(drawn.data_dir).parent / f"incomplete.ABC_{drawn.version}"
+    other = pathlib.Path(catalog.HorsesOrHumans(data_dir=tmp_path).data_dir)
+    theirs = other.parent / f"incomplete.ABC_{other.name}"
+    for folder in (left, theirs):
+        folder.mkdir(parents=True)
+    prepare.remove_unfinished(drawn)
+    prepare.remove_unfinished(catalog.HorsesOrHumans(data_dir=tmp_path))
+    assert (left.exists(), theirs.exists()) == (False, True)
+    os.utime(theirs, (0, 0))  # untouched for more than an hour
+    prepare.remove_unfinished(catalog.HorsesOrHumans(data_dir=tmp_path))
+    assert not theirs.exists()

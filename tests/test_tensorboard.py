@@ -136,7 +136,7 @@ def test_a_run_from_before_the_option_goes_on(run, whole, tmp_path):
 
 
 def test_a_test_split_that_is_opened_at_the_end_is_shown_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(Reporter, "finish", lambda self, test: None)
+    monkeypatch.setattr(Reporter, "finish", lambda self, test, draw: None)
     reporter = TensorBoardReporter(tmp_path, rich.console.Console(quiet=True))
     reporter.config = fashion.Config(epochs=2)
     reporter.resumed(STEPS, 1, 0)

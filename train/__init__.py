@@ -1,6 +1,5 @@
 """The experiment: Gradient Centralization on four tasks, with Flax Linen."""
 
-import importlib.util
 import sys
 
 from train import faults
@@ -9,6 +8,9 @@ if faults.is_command():
     # From here on, because most of the first seconds go into imports.
     _listening = faults.Stop().listening()
     _listening.__enter__()
+
+    import importlib.util
+
     if importlib.util.find_spec("tyro") is None:
         sys.exit(
             "error: python -m train.* needs the extra `train`, which is not installed. "

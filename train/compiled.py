@@ -20,19 +20,17 @@ def mended() -> Iterator[None]:
     """
     with warnings.catch_warnings():
         shown = warnings.showwarning
-        said = set()
+        said: set[str] = set()
 
         def show(message: Any, *where: Any) -> None:
-            text = str(message)
-            if found := re.match(READING, text):
-                remove(found[1])
-            elif not re.match(WRITING, text):
+            read = re.match(READING, str(message))
+            if not read and not re.match(WRITING, str(message)):
                 shown(message, *where)
                 return
-            said_now = advice(found is not None)
-            if said_now not in said:
-                said.add(said_now)
-                print(f"warning: {said_now}", flush=True)
+            text = advice(bool(read) and remove(read[1]))
+            if text not in said:
+                said.add(text)
+                print(f"warning: {text}", flush=True)
 
         warnings.showwarning = show
         # Each time, so that each damaged program is removed.
@@ -53,8 +51,10 @@ def advice(damaged: bool) -> str:
     return f"compiled programs cannot be kept in {folder()}: the next run makes them."
 
 
-def remove(program: str) -> None:
-    """Removes what is kept of a program."""
-    for path in folder().glob(f"{program}-*"):
+def remove(program: str) -> bool:
+    """Removes what is kept of a program, and tells whether there was any."""
+    kept = [*folder().glob(f"{program}-*")]
+    for path in kept:
         with contextlib.suppress(OSError):
             path.unlink()
+    return bool(kept)

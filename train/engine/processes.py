@@ -60,7 +60,7 @@ def find_devices() -> None:
 
 def no_devices(chosen: dict[str, str], why: str) -> str:
     """Returns what to tell a user for whom JAX has no devices."""
-    asked = ", ".join(f"{name}={value}" for name, value in chosen.items())
+    asked = next((f"{name}={value}" for name, value in chosen.items()), "")
     return (
         f"JAX has no devices with {asked or 'what is installed'}{why}. Unset that, or "
         "install JAX for the accelerator, such as pip install -U 'jax[cuda13]'."
