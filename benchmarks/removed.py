@@ -291,9 +291,9 @@ def plot(record: dict[str, Any], path: pathlib.Path) -> None:
 
     for look in theme.THEMES:
         with mpl.rc_context(theme.settings(look)):
-            figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+            figure = Figure(figsize=(6.8, 4.8), layout="constrained")
             draw_shares(figure.add_subplot(), by_input(record), look)
-            title = "GC removes next to nothing after a LayerNorm, and most on images"
+            title = "GC removes nearly nothing after a LayerNorm, most on images"
             figure.suptitle(title, weight="bold")
             file = path if look == "light" else path.with_stem(f"{path.stem}-{look}")
             theme.save(figure, look, file)

@@ -109,6 +109,16 @@ def test_a_comparison_has_a_heading_and_aligned_rows(score, kind):
     assert third.split()[0].endswith(".0001-seed0")
 
 
+def test_runs_whose_names_are_not_known_are_shown_too():
+    file = io.StringIO()
+    overall = Overall(rich.console.Console(file=file, width=80), 1)
+    metrics = values(SCORES[0], ("train",))
+    overall.epoch("none-seed0", {"epoch": 1, "epoch_seconds": 2.5, **metrics}, 10)
+    head, line = file.getvalue().splitlines()
+    assert len(head) == len(line)
+    assert line.startswith("none-seed0 ")
+
+
 def test_a_name_is_shortened_in_its_middle():
     assert terminal.shortened("none-seed0", 10) == "none-seed0"
     assert terminal.shortened("gradient-lr0.0001-seed0", 18) == "gradie….0001-seed0"

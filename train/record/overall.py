@@ -14,16 +14,24 @@ from train.record.reporter import Reporter
 from train.record.terminal import NARROWEST, fitted, shortened
 
 REMEDY = "Go on by repeating the command."
+NAME_WIDTH = 16
 
 
 class Overall:
     """Progress over many runs: a line an epoch, and in a terminal a bar below them."""
 
     def __init__(
-        self, console: rich.console.Console, epochs: int, runs: Collection[str]
+        self, console: rich.console.Console, epochs: int, runs: Collection[str] = ()
     ):
+        """Begins with nothing done.
+
+        Args:
+          console: where to show it.
+          epochs: of all runs together.
+          runs: their names, where they are known.
+        """
         self.console = console
-        self.runs = runs
+        self.name_width = max(map(len, runs), default=NAME_WIDTH)
         self.done = 0
         self.total = epochs
         self.start = time.monotonic()
@@ -68,11 +76,11 @@ class Overall:
     @property
     def available(self) -> int:
         """How many columns the figures may take beside the names of the runs."""
-        return max(NARROWEST, self.console.width) - max(map(len, self.runs)) - 1
+        return max(NARROWEST, self.console.width) - self.name_width - 1
 
     def longest(self, line: int) -> int:
         """Returns the width of the column of names beside a line of figures."""
-        return min(max(map(len, self.runs)), self.columns - line - 1)
+        return min(self.name_width, self.columns - line - 1)
 
     def show(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
