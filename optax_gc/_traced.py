@@ -75,7 +75,7 @@ def traced_fan_in(
         )
     keyed = jax.tree_util.tree_leaves_with_path(params)
     names = [path_name(path) for path, _ in keyed]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise ValueError(
             f"two leaves of `params` have the path {twice[0]!r}, so that no policy can "
             "tell them apart. Rename one of the keys."
@@ -172,12 +172,14 @@ def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:
     walk = _walked(jaxpr, keyed, closure_is_data=not given)
     if given and not walk.met_data:
         walk = _walked(jaxpr, keyed, closure_is_data=True)
-    guesses = jax.tree.leaves(fan_in(params))
     uses = [walk.used(number) for number in range(len(keyed))]
     for same in _shared(params):
         together = [use for number in same for use in uses[number]]
         for number in same:
             uses[number] = together
+    guesses: list[Choice | None] = [None] * len(keyed)
+    if any(use.how == "opaque" for of_leaf in uses for use in of_leaf):
+        guesses = jax.tree.leaves(fan_in(params))
     return [
         _choice(uses[number], names, shape, guess, number in walk.stopped)
         for number, (shape, guess) in enumerate(zip(shapes, guesses, strict=True))
@@ -244,7 +246,7 @@ def _choice(
     uses: Sequence[Use],
     names: Sequence[str],
     shape: Shape,
-    guess: Choice,
+    guess: Choice | None,
     stopped: bool,
 ) -> Choice:
     """Returns what the uses of a leaf come to."""
@@ -257,7 +259,7 @@ def _choice(
         doubt = f"{opaque[0].by} cannot be read"
         if not others:
             doubt += ", so its axes are guessed"
-        return dataclasses.replace(known, doubt=doubt)
+        return dataclasses.replace(known or Choice(None, "in doubt"), doubt=doubt)
     if all(use.derived for use in uses):
         doubt = "only derivatives are seen: trace the forward pass"
         return Choice(None, "in doubt", doubt)

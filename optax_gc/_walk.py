@@ -204,13 +204,16 @@ class Walk:
     def _over_all(self, number: int, in_turns: bool) -> Use:
         """Returns a use, as one along the axes too that were summed over later.
 
-        What was added up in a loop was summed over the axis that its turns take.
+        That is the rest of an axis of which a piece was contracted. Axes that are whole
+        are of experts, whose results are added up. What was added up in a loop was
+        summed over the axis that its turns take.
         """
         use, shape = self.uses[number], self.leaves[self.uses[number].leaf]
         turns = use.turns if in_turns else ()
         if not turns and number not in self._summed:
             return use
-        atoms = self._atoms.get(number, ()) + self._summed.get(number, ())
+        rest = [a for a in self._summed.get(number, ()) if a.axis in use.partly]
+        atoms = (*self._atoms.get(number, ()), *rest)
         axes, partly = covered(atoms, shape)
         axes = tuple(sorted({*axes, *turns}))
         stacked = tuple(axis for axis in use.stacked if axis not in axes)
