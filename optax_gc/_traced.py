@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from optax_gc._axes import Choice, Policy, PyTree, fan_in, path_name
 from optax_gc._parts import CONSTANT, Shape, Value, of_leaf
@@ -189,7 +190,9 @@ def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:
 def _walked(jaxpr: Any, keyed: Sequence[Any], closure_is_data: bool) -> Walk:
     """Returns the walk over a program that begins with its parameters."""
     shapes = [_shape_of(leaf) for _, leaf in keyed]
-    walk = Walk(shapes, closure_is_data)
+    held = zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)
+    tables = frozenset(id(var) for var, value in held if _is_table(value))
+    walk = Walk(shapes, closure_is_data, tables)
     values = []
     for number, (_, leaf) in enumerate(keyed):
         if _is_array(leaf):
@@ -200,6 +203,14 @@ def _walked(jaxpr: Any, keyed: Sequence[Any], closure_is_data: bool) -> Walk:
     results = walk.walk(jaxpr, values, [NEEDED] * len(jaxpr.jaxpr.outvars))
     walk.finish(results)
     return walk
+
+
+def _is_table(value: Any) -> bool:
+    """Tells a fixed table of places, which leaves none out, from tokens."""
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        return bool(value.dtype == bool)
+    places = np.unique(np.asarray(value))
+    return bool(np.array_equal(places, np.arange(places.size)))
 
 
 def _shared(params: PyTree) -> list[list[int]]:

@@ -37,8 +37,14 @@ NEEDED, FOR_ITS_VALUE = 2, 1  # with its gradient, or without
 class Walk:
     """A walk over a program, which collects the uses of its parameters."""
 
-    def __init__(self, leaves: Sequence[Shape], closure_is_data: bool = False):
+    def __init__(
+        self,
+        leaves: Sequence[Shape],
+        closure_is_data: bool = False,
+        tables: frozenset[int] = frozenset(),
+    ):
         self.leaves = leaves
+        self.tables = tables  # variables that are constant, whatever the closure holds
         self.closure_is_data = closure_is_data
         self.origin = 0
         self.uses: list[Use] = []
@@ -126,7 +132,8 @@ class Walk:
         """Returns what is known of an array that the program holds."""
         shape = getattr(var.aval, "shape", ())
         long = any(n > 1 for n in shape)
-        return Value(data=long and self.closure_is_data, full=long)
+        is_data = long and self.closure_is_data and id(var) not in self.tables
+        return Value(data=is_data, full=long)
 
     def _is_derived(self) -> bool:
         """Tells whether the equation in hand is one that JAX's `grad` has made."""
