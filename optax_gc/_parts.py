@@ -143,6 +143,8 @@ class Value:
 
         Parts for which `move` returns None are left out.
         """
+        if not self.parts and self.same == same and not self.groups:
+            return self
         moved = (move(part) for part in self.parts)
         parts = merged(part for part in moved if part is not None)
         return dataclasses.replace(self, parts=parts, same=same, groups=())
@@ -216,8 +218,9 @@ def spread(value: Value, old: Shape, new: Shape, where: Sequence[int]) -> Value:
 
     vary = {d for d, i in kept.items() if i not in value.same}
     spread = value.map(repeat, frozenset(range(len(new))) - vary)
-    whole = all(n == 1 or d in kept for d, n in enumerate(new))
-    return dataclasses.replace(spread, full=value.full and whole)
+    if value.full and any(n > 1 and d not in kept for d, n in enumerate(new)):
+        return dataclasses.replace(spread, full=False)
+    return spread
 
 
 def some(dim: Dim, size: int) -> Dim:

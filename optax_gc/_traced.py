@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from optax_gc._axes import Choice, Policy, PyTree, fan_in, path_name
 from optax_gc._parts import CONSTANT, Shape, Value, of_leaf
@@ -75,7 +76,7 @@ def traced_fan_in(
         )
     keyed = jax.tree_util.tree_leaves_with_path(params)
     names = [path_name(path) for path, _ in keyed]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise ValueError(
             f"two leaves of `params` have the path {twice[0]!r}, so that no policy can "
             "tell them apart. Rename one of the keys."
@@ -172,12 +173,14 @@ def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:
     walk = _walked(jaxpr, keyed, closure_is_data=not given)
     if given and not walk.met_data:
         walk = _walked(jaxpr, keyed, closure_is_data=True)
-    guesses = jax.tree.leaves(fan_in(params))
     uses = [walk.used(number) for number in range(len(keyed))]
     for same in _shared(params):
         together = [use for number in same for use in uses[number]]
         for number in same:
             uses[number] = together
+    guesses: list[Choice | None] = [None] * len(keyed)
+    if any(use.how == "opaque" for of_leaf in uses for use in of_leaf):
+        guesses = jax.tree.leaves(fan_in(params))
     return [
         _choice(uses[number], names, shape, guess, number in walk.stopped)
         for number, (shape, guess) in enumerate(zip(shapes, guesses, strict=True))
@@ -187,7 +190,9 @@ def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:
 def _walked(jaxpr: Any, keyed: Sequence[Any], closure_is_data: bool) -> Walk:
     """Returns the walk over a program that begins with its parameters."""
     shapes = [_shape_of(leaf) for _, leaf in keyed]
-    walk = Walk(shapes, closure_is_data)
+    held = zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)
+    tables = frozenset(id(var) for var, value in held if _is_table(value))
+    walk = Walk(shapes, closure_is_data, tables)
     values = []
     for number, (_, leaf) in enumerate(keyed):
         if _is_array(leaf):
@@ -198,6 +203,14 @@ def _walked(jaxpr: Any, keyed: Sequence[Any], closure_is_data: bool) -> Walk:
     results = walk.walk(jaxpr, values, [NEEDED] * len(jaxpr.jaxpr.outvars))
     walk.finish(results)
     return walk
+
+
+def _is_table(value: Any) -> bool:
+    """Tells a fixed table of places, which leaves none out, from tokens."""
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        return bool(value.dtype == bool)
+    places = np.unique(np.asarray(value))
+    return bool(np.array_equal(places, np.arange(places.size)))
 
 
 def _shared(params: PyTree) -> list[list[int]]:
@@ -244,7 +257,7 @@ def _choice(
     uses: Sequence[Use],
     names: Sequence[str],
     shape: Shape,
-    guess: Choice,
+    guess: Choice | None,
     stopped: bool,
 ) -> Choice:
     """Returns what the uses of a leaf come to."""
@@ -257,7 +270,7 @@ def _choice(
         doubt = f"{opaque[0].by} cannot be read"
         if not others:
             doubt += ", so its axes are guessed"
-        return dataclasses.replace(known, doubt=doubt)
+        return dataclasses.replace(known or Choice(None, "in doubt"), doubt=doubt)
     if all(use.derived for use in uses):
         doubt = "only derivatives are seen: trace the forward pass"
         return Choice(None, "in doubt", doubt)

@@ -37,8 +37,14 @@ NEEDED, FOR_ITS_VALUE = 2, 1  # with its gradient, or without
 class Walk:
     """A walk over a program, which collects the uses of its parameters."""
 
-    def __init__(self, leaves: Sequence[Shape], closure_is_data: bool = False):
+    def __init__(
+        self,
+        leaves: Sequence[Shape],
+        closure_is_data: bool = False,
+        tables: frozenset[int] = frozenset(),
+    ):
         self.leaves = leaves
+        self.tables = tables  # variables that are constant, whatever the closure holds
         self.closure_is_data = closure_is_data
         self.origin = 0
         self.uses: list[Use] = []
@@ -126,7 +132,8 @@ class Walk:
         """Returns what is known of an array that the program holds."""
         shape = getattr(var.aval, "shape", ())
         long = any(n > 1 for n in shape)
-        return Value(data=long and self.closure_is_data, full=long)
+        is_data = long and self.closure_is_data and id(var) not in self.tables
+        return Value(data=is_data, full=long)
 
     def _is_derived(self) -> bool:
         """Tells whether the equation in hand is one that JAX's `grad` has made."""
@@ -204,13 +211,16 @@ class Walk:
     def _over_all(self, number: int, in_turns: bool) -> Use:
         """Returns a use, as one along the axes too that were summed over later.
 
-        What was added up in a loop was summed over the axis that its turns take.
+        That is the rest of an axis of which a piece was contracted. Axes that are whole
+        are of experts, whose results are added up. What was added up in a loop was
+        summed over the axis that its turns take.
         """
         use, shape = self.uses[number], self.leaves[self.uses[number].leaf]
         turns = use.turns if in_turns else ()
         if not turns and number not in self._summed:
             return use
-        atoms = self._atoms.get(number, ()) + self._summed.get(number, ())
+        rest = [a for a in self._summed.get(number, ()) if a.axis in use.partly]
+        atoms = (*self._atoms.get(number, ()), *rest)
         axes, partly = covered(atoms, shape)
         axes = tuple(sorted({*axes, *turns}))
         stacked = tuple(axis for axis in use.stacked if axis not in axes)

@@ -201,6 +201,13 @@ def penalized(p, x):
 
 
 DERIVATIVES = {
+    "a Laplacian, forward over reverse": (
+        lambda p, x: jax.vmap(
+            lambda x: jnp.trace(jax.jacfwd(jax.grad(lambda x: energy(p, x)))(x))
+        )(x),
+        DEEP,
+        DEEP_AXES,
+    ),
     "forces": (lambda p, x: -jax.grad(energy, 1)(p, x), DEEP, DEEP_AXES),
     "energy and forces": (
         lambda p, x: jax.value_and_grad(energy, 1)(p, x),
@@ -238,7 +245,11 @@ PIECES = {
         KERNEL_AND_BIAS,
     ),
     "every other row": (
-        lambda p, x: x[:, ::2] @ p["w"][::2] + x[:, 1::2] @ p["w"][1::2],
+        lambda p, x: sum(
+            lax.slice(x, (0, i), (5, 4), (1, 2))
+            @ lax.slice(p["w"], (i, 0), (4, 6), (2, 1))
+            for i in range(2)
+        ),
         {"w": (4, 6)},
         {"w": (0,)},
     ),
@@ -299,6 +310,23 @@ PIECES = {
         {"w": (4, 6)},
         {"w": (0,)},
     ),
+    "pieces mapped, then summed": (
+        lambda p, x: jnp.einsum(
+            "bhk,hko->hbo", x.reshape(5, 2, 2), p["w"].reshape(2, 2, 6)
+        ).sum(0),
+        {"w": (4, 6)},
+        {"w": (0,)},
+    ),
+    "experts mapped, then summed": (
+        lambda p, x: jnp.einsum("ebi,eio->ebo", jnp.stack([x, 2 * x]), p["w"]).sum(0),
+        {"w": (2, 4, 6)},
+        {"w": (1,)},
+    ),
+    "strewn over a triangle": (
+        lambda p, x: x @ jnp.zeros((4, 4)).at[np.tril_indices(4)].set(p["w"]),
+        {"w": (10,)},
+        {"w": (0,)},
+    ),
     "a flat window": (
         lambda p, x: convolved(x[None, :, :, None], p["w"].reshape(3, 3, 1, 6)),
         {"w": (9, 6)},
@@ -350,6 +378,20 @@ def accumulated(p, x):
 
 
 LOOPS = {
+    "MAML in a scan": (
+        lambda p, x: square(
+            lax.scan(lambda q, _: (stepped(q, x), None), p, None, 3)[0], x
+        ),
+        DEEP,
+        DEEP_AXES,
+    ),
+    "a training loop": (
+        lambda p, x: lax.scan(
+            lambda q, x: (stepped(q, x), square(q, x)), p, jnp.stack([x, 2 * x])
+        ),
+        DEEP,
+        DEEP_AXES,
+    ),
     "trained on the way": (
         lambda p, x: lax.scan(
             lambda w, x: (w - 0.1 * jnp.outer(x, jnp.tanh(x @ w)), x @ w), p["w"], x
@@ -521,6 +563,16 @@ BY_HAND = {
         lambda p, x: sum(x[:, 2 * i : 2 * i + 2] @ p["w"][i] for i in range(2)),
         {"w": (2, 2, 6)},
         {"w": (0, 1)},
+    ),
+    "taps in a loop": (
+        lambda p, x: lax.fori_loop(
+            0,
+            3,
+            lambda i, y: y + jnp.roll(x, i, 0) * p["w"][i],
+            jnp.zeros((5, 4)),
+        ),
+        {"w": (3, 4)},
+        {"w": (0,)},
     ),
     "residual layers in one leaf": (
         lambda p, x: functools.reduce(

@@ -328,9 +328,7 @@ def _conv_general_dilated(reader: Reader, eqn: Any, values: Values) -> Value:
     uses, pieces = data(images, kernel).uses, 0
     for part in kernel.parts:
         if _is_kernel(part, kernel.parts, part.at(axes), axes):
-            bits = reader.contract(
-                part, part.at(axes), (), kind, images, id(eqn.invars[0])
-            )
+            bits = reader.contract(part, part.at(axes), (), kind, images, key)
             pieces |= bits & reader.pieces
             uses |= bits
         else:
