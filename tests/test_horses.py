@@ -121,7 +121,7 @@ def test_an_existing_workdir_is_not_overwritten(runs, data_dir, capsys):
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     assert horses.main([f"--workdir={workdir}", f"--data-dir={data_dir}"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: --workdir must be a new or empty folder, got ")
+    assert error.startswith(f"error: --workdir {workdir} holds a run. Add --resume ")
     assert error.count("\n") == 1
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
 

@@ -187,8 +187,10 @@ def claim(config: Config, option: str = "--workdir") -> Folder:
         return folder
     folder = Folder(config.workdir)
     with undone(folder.close):
-        if (folder.path / CONFIG).exists():
+        if (folder.path / CONFIG).exists() and config.resume:
             folder.own()
+        elif (folder.path / LOCK).exists():  # who has it is told first
+            acquired(folder.path).release()
         check(config, option)
     return folder
 
