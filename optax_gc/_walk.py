@@ -233,7 +233,12 @@ class Walk:
         return [self._live.get(var, 0) for var in eqn.outvars]
 
     def uses_of(self, leaf: int) -> int:
+        """Returns all uses (a bit each) of a leaf."""
         return self._of_leaf.get(leaf, 0)
+
+    def contractions_of(self, leaf: int) -> int:
+        numbers = _bits(self.uses_of(leaf))
+        return sum(1 << n for n in numbers if self.uses[n].how == "contracted")
 
     def link(self, some: int, others: int) -> None:
         for a in _bits(some):

@@ -158,6 +158,13 @@ CONSTANTS = {
         {"w": (4, 3)},
         {"w": (0,)},
     ),
+    "a table of relative positions, added to the scores of one example": (
+        lambda p, x: (
+            jax.nn.softmax(x @ x.T + p["e"][abs(np.arange(5)[:, None] - 2)]) @ x
+        ),
+        {"e": (3, 1)},
+        {"e": None},
+    ),
     "an upper triangle of ones": (
         lambda p, x: x @ (p["w"] @ jnp.triu(jnp.ones((6, 6)))),
         {"w": (4, 6)},

@@ -50,8 +50,8 @@ class Reader(Protocol):
     def widen(self, bits: int, atoms: Dim) -> None:
         """Notes that what was contracted was then summed over these axes too."""
 
-    def uses_of(self, leaf: int) -> int:
-        """Returns all uses (a bit each) of a leaf."""
+    def contractions_of(self, leaf: int) -> int:
+        """Returns the uses (a bit each) of a leaf as a kernel."""
 
     def link(self, some: int, others: int) -> None:
         """Notes that pieces of leaves were added up."""

@@ -244,7 +244,7 @@ def _stays(reader: Reader, here: Part, before: Part, others: Values) -> bool:
             (other.parts or not other.data) and all(p.kernel for p in other.parts)
             for other in others
         )
-        step = data(*others).uses & reader.uses_of(before.leaf)
+        step = data(*others).uses & reader.contractions_of(before.leaf)
         if not (beside_kernels or step):
             return False
     return (here.kernel and not lacks) or len(_own(here)) > 1
