@@ -74,7 +74,7 @@ ROOT = pathlib.Path(fit.__file__).parents[2]
 #
 # Centralizing a kernel's gradient is the same as subtracting from each of the kernel's
 # inputs its mean over the features, in the backward pass alone. So GC acts where inputs
-# have a mean. A small transformer first, of the kind that normalizes before each layer: it
+# have a non-zero mean. A small transformer first, of the kind that normalizes before each layer: it
 # reads the source of Python's standard library, byte by byte. A tenth of the files is
 # kept out of training.
 
@@ -112,11 +112,11 @@ grads = jax.grad(text_loss)(variables["params"], task.splits["train"][0][:16])
 print(describe(variables["params"], axes, updates=grads))
 
 # %% [markdown]
-# Nothing to remove after a LayerNorm, which has taken the mean of its output's features
-# away already. It is another matter in a convolutional network on images, without
+# There is nothing to remove after a LayerNorm, which has already removed the mean of its
+# output's features. It is different in a convolutional network on images, without
 # normalization: the CNN of the Keras example, on sixteen drawn horses and humans.
 
-# %%
+# %% mystnb={"image": {"alt": "Six drawn pictures: three horses and three humans"}}
 horses_drawn, humans_drawn = 500, 527
 drawn = [
     scene.draw("train", i) for i in (*range(8), *range(horses_drawn, horses_drawn + 8))
@@ -148,7 +148,7 @@ print(describe(params, axes, updates=grads))
 # What that is for one output unit of the first convolution, whose fan-in is a patch of
 # 3 x 3 pixels in three colors:
 
-# %%
+# %% mystnb={"image": {"alt": "Bars of the gradient of one output unit before and after centralizing: after it, their mean is 0"}}
 tx = centralize_gradients(axes)
 centralized, _ = tx.update(grads, tx.init(params))
 before, after = (tree["Conv_0"]["kernel"] for tree in (grads, centralized))
@@ -177,7 +177,7 @@ for panel, kernel, title in (
 # regression, fitted by 60 steps of SGD with and without GC; every dot is a measured
 # step.
 
-# %%
+# %% mystnb={"image": {"alt": "The weights of a linear regression: with GC they stay on the plane through their start, without it they leave it"}}
 inputs = jax.random.normal(jax.random.key(1), (64, 3)) * jnp.array([1.0, 0.7, 0.5])
 targets = inputs @ jnp.array([[1.5], [-0.4], [1.0]])
 
@@ -225,8 +225,8 @@ figure.show()
 # ## Why the axes matter
 #
 # `optax.centralize()` averages over all axes but the first, which is right for PyTorch's
-# layout. In Flax a kernel is `(in, out)`: there a head with one output has nothing left
-# of its gradient, and never trains.
+# layout. In Flax a kernel is `(in, out)`: there a head with one output loses its whole
+# gradient, and never trains.
 
 # %%
 features = jax.random.normal(jax.random.key(2), (256, 64))
@@ -298,7 +298,7 @@ runs = [
     for gc in (False, True)
 ]
 
-# %%
+# %% mystnb={"image": {"alt": "Validation loss of three seeds with and without GC, and the share of each gradient that GC removes"}}
 figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
 for run in runs:
     steps = [line["step"] for line in run.evaluations]
@@ -333,7 +333,7 @@ Markdown(statistics.markdown_table(*statistics.differences_table(runs, "none")))
 # seeds, a test split that is read once. It was planned before its runs; `results/README.md` has
 # all of it.
 
-# %%
+# %% mystnb={"image": {"alt": "The study: difference in loss with and without GC for each comparison, in units of its margin"}}
 Image(ROOT / "results" / "study.png", width=460)
 
 # %% [markdown]
@@ -367,7 +367,7 @@ else:
 # %% [markdown]
 # ## In your own optimizer
 #
-# GC stands before the optimizer it centralizes for. Trace your own loss, look at
+# Put GC before the optimizer. Trace your own loss, look at
 # `describe(params, axes)`, and override by pattern what you mean otherwise.
 
 # %%

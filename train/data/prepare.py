@@ -133,7 +133,9 @@ def silence_of_server(builder: tfds.core.DatasetBuilder) -> str:
     def ask() -> None:
         try:
             request = urllib.request.Request(urls[0], method="HEAD")
-            with urllib.request.urlopen(request, timeout=SERVER_PATIENCE):
+            # An opener of its own, which knows the proxy of today.
+            opener = urllib.request.build_opener()
+            with opener.open(request, timeout=SERVER_PATIENCE):
                 said.append("")
         except TimeoutError:
             pass
