@@ -89,7 +89,7 @@ def traced_fan_in(
         def choose(path: Any, leaf: Any) -> Choice:
             name, rank = path_name(path), len(_shape_of(leaf))
             if name not in readings:
-                raise ValueError(_untraced(name, leaves))
+                raise ValueError(_untraced(name, rank, leaves))
             if rank != len(leaves[name]):
                 raise ValueError(
                     f"{name!r} was traced with shape {leaves[name]}, got "
@@ -102,9 +102,15 @@ def traced_fan_in(
     return policy
 
 
-def _untraced(name: str, leaves: Iterable[str]) -> str:
+def _untraced(name: str, rank: int, leaves: Iterable[str]) -> str:
     """Returns what to say of a leaf that is not among those that were traced."""
     whole, _, last = name.rpartition("/")
+    if not name and rank == 0:  # such as the number of a step
+        return (
+            "the parameters were traced as a tree, got one number. Under "
+            '`optax.inject_hyperparams` say static_args="axes": it calls every other '
+            "function as a schedule."
+        )
     if not name:
         return (
             "the parameters were traced as a tree, got one array. If they are made one "

@@ -210,6 +210,12 @@ def test_what_is_no_array_or_no_axes_is_refused_with_what_to_write(act, message)
         act()
 
 
+def test_a_traced_policy_that_is_taken_for_a_schedule_says_to_make_it_static():
+    make = optax.inject_hyperparams(centralize_gradients)
+    with pytest.raises(ValueError, match=r'got one number\. .*static_args="axes"'):
+        make(TRACED).init(TREE)
+
+
 @pytest.mark.parametrize(
     "wrapper", [optax.flatten, optax.contrib.split_real_and_imaginary]
 )
