@@ -61,7 +61,7 @@ def make(
       name: of the task.
       precision: of the activations.
       quick: whether to make it small.
-      options: of the configuration, besides.
+      options: further ones of the configuration.
     """
     batch = {"batch_size": 8} if quick else {}
     options = {"gc": True, "evaluate": False, "precision": precision, **batch} | options

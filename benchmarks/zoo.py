@@ -50,7 +50,7 @@ READERS: Mapping[str, Callable[[Model], Any]] = {
     "fan_in": lambda _: fan_in,
     "traced_fan_in": lambda m: traced_fan_in(m.apply, m.params, *m.inputs),
 }
-VERDICTS = ("right", "wrong ?", "wrong in silence", "right ?", "two ways")
+VERDICTS = ("right", "wrong ?", "silently wrong", "right ?", "two ways")
 TIMED = {  # in transformers
     "ResNet-50": "FlaxResNetForImageClassification",
     "GPT-2": "FlaxGPT2LMHeadModel",

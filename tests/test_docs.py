@@ -63,7 +63,9 @@ def test_a_training_command_has_options_that_there_are(command):
     name, *args = shlex.split(command)[2:]
     task = name.removeprefix("train.")
     kind = compare.options_of(args) if task == "compare" else TASKS[task].Config
-    options.read(kind, args, name).check()
+    config = options.read(kind, args, name)
+    config.check()
+    assert isinstance(config, kind)
 
 
 def test_the_sheet_of_drawings_is_the_one_that_its_command_makes(tmp_path):

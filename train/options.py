@@ -23,12 +23,12 @@ GROUPS = {  # in the order of --help; what no group names is an option of the tr
              "evaluations", "test"),
     "training": (),
     "stop and resume": ("workdir", "resume", "tensorboard", "debug"),
-    "hosts": ("distributed", "coordinator", "num_processes", "process_id"),
+    "hosts": ("distributed", "coordinator", "num_processes", "process_id", "patience"),
 }  # fmt: skip
 METAVARS = {
     "coordinator": "HOST:PORT", "image": "FILE", "init_from": "FOLDER",
     "learning_rate": "FLOAT", "num_processes": "INT", "out": "FOLDER",
-    "process_id": "INT", "workdir": "FOLDER",
+    "patience": "SECONDS", "process_id": "INT", "workdir": "FOLDER",
     "data_dir": "FOLDER", "gc_only": "PATTERN ...", "gc_not": "PATTERN ...",
     "arms": "ARM ...", "learning_rates": "RATE ...", "dataset": "NAME",
     "subsets": "NAME=PATTERN[,PATTERN...] ...",

@@ -101,4 +101,4 @@ def verdict(row: Leaf, uses: frozenset[Axes]) -> str:
     right, sure = {_canonical(row.axes, row.shape)} == uses, not row.doubt
     if right:
         return "right" if sure else "right ?"
-    return "wrong in silence" if sure else "wrong ?"
+    return "silently wrong" if sure else "wrong ?"

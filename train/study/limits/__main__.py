@@ -10,11 +10,11 @@ smaller budget, in about a quarter of an hour, for a reader who doubts the figur
 """
 
 import argparse
+import functools
 import pathlib
-import sys
 
+from train import command
 from train.config import default_data_dir, expanded, prepare_jax
-from train.faults import Failure
 
 QUICK = ("hopper", "mlp")
 
@@ -34,14 +34,13 @@ def main() -> int:
         "--data-dir", type=expanded, default=default_data_dir(),
         help="folder of TensorFlow Datasets (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of a failure"
+    )
     args = parser.parse_args()
     prepare_jax()
-    try:
-        run(args.out, args.data_dir, quick=args.quick)
-    except (Failure, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    work = functools.partial(run, args.out, args.data_dir, quick=args.quick)
+    return command.run(lambda stop: work(), debug=args.debug)
 
 
 def run(out: pathlib.Path, data_dir: pathlib.Path, *, quick: bool) -> None:
@@ -77,4 +76,4 @@ def run(out: pathlib.Path, data_dir: pathlib.Path, *, quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.entry(main)

@@ -4,6 +4,7 @@ import base64
 import io
 from typing import Any
 
+import jax
 import numpy as np
 
 from train.study.limits import data
@@ -33,8 +34,7 @@ def measure(store: Store, problem: Problem) -> None:
         if rate is None or store.get(key(problem, arm, rate)):
             continue
         out = entry.train([rate], (SEED,))
-        params = {layer: {name: leaf[0] for name, leaf in leaves.items()}
-                  for layer, leaves in out.params.items()}  # fmt: skip
+        params = jax.tree.map(lambda leaf: leaf[0], out.params)
         values = applied(problem.model, params, data.coordinates(data.SIDE))
         pixels = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
         file = io.BytesIO()

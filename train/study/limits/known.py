@@ -41,7 +41,7 @@ class Known:
       probe: training examples that the sharpness is measured on.
       arms: along which runs it is measured.
       shares: of the steps, after which it is.
-      options: of the command, besides.
+      options: further ones of the command.
     """
 
     name: str
@@ -133,9 +133,11 @@ def trained(
         )
         for epoch in itertools.count(1)
     )  # fmt: skip
-    for done in range(ends[-1] + 1):
+    for done in itertools.count():
         if done in ends:
             yield done, state
+        if done == ends[-1]:
+            return
         rows = next(batches)
         batch = deal(examples, rows, options.batch_size, run.mesh)
         state = step(state, batch, jnp.int32(len(rows)), run.step_key)[0]

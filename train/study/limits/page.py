@@ -137,7 +137,7 @@ def primary_text(found: Sequence[Comparison]) -> Iterator[str]:
     yield (
         "Final training loss and steps to the loss of tuned `none`, as factors: below "
         "1 GC is better. Means of ten seeds with 95 % intervals; the t-test's p, by "
-        f"Holm for {2 * len(p_values)}, with the sign-flip p alone behind it."
+        f"Holm for {2 * len(p_values)}, with the sign-flip p beside it, uncorrected."
     )
     rows = [
         [
