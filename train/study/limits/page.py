@@ -20,6 +20,9 @@ from train.study.page import rates_of
 from train.study.race import races
 
 
+FEWEST = 8  # pairs, of which a rank correlation and its bootstrap say something
+
+
 class Comparison(NamedTuple):
     """An arm beside `none`, at a budget.
 
@@ -270,7 +273,7 @@ def prediction_text(store: Store, found: Sequence[Comparison]) -> Iterator[str]:
     yield markdown_table(
         ["network", "optimizer", "ratio", "at the start", "steps"], rows
     )
-    if len(points) > 2:
+    if len(points) >= FEWEST:
         gains = np.array([-point.comparison.steps.mean for point in points])
         for name in ("early", "start"):
             ratios = np.array([getattr(point, name) for point in points])
