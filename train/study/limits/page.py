@@ -19,7 +19,6 @@ from train.study.limits.store import Store
 from train.study.page import rates_of
 from train.study.race import races
 
-
 FEWEST = 8  # pairs, of which a rank correlation and its bootstrap say something
 
 
