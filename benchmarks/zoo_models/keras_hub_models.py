@@ -14,7 +14,7 @@ from keras_hub.src.models.xlnet.xlnet_encoder import XLNetEncoder
 
 from benchmarks.zoo_models import keras_models
 from benchmarks.zoo_models.keras_models import always, without_weights
-from benchmarks.zoo_models.model import ELEMENTWISE, LOOKED_UP, Axes, Model, Path
+from benchmarks.zoo_models.model import ELEMENTWISE, LOOKED_UP, Model, Path
 
 LAYERS = {
     **keras_models.LAYERS,
@@ -49,12 +49,11 @@ GROUPED = {key: value for key, value in TEXT.items() if key != "num_heads"} | {
 
 def backbone(
     name: str,
-    also: Mapping[Path, Axes] | None = None,
     unused: tuple[Path, ...] = (),
     **options: Any,
 ) -> Model:
     model = without_weights(lambda: getattr(models, f"{name}Backbone")(**options))
-    return keras_models.build(model, also, LAYERS, length=16, unused=unused)
+    return keras_models.build(model, None, LAYERS, length=16, unused=unused)
 
 
 def causal(name: str, tied: bool, **options: Any) -> Model:
@@ -64,14 +63,11 @@ def causal(name: str, tied: bool, **options: Any) -> Model:
     return keras_models.build(model, {"0": (-1,)} if tied else None, LAYERS, length=16)
 
 
-# DeBERTa's relative positions, and the biases that are added to them in the layers of
-# keys and queries: on the way of the positions they meet the data in a contraction.
-RELATIVE = ("3", "7", "9", "23", "25")
 BACKBONES = {
     "Albert": TEXT | {"embedding_dim": 32},
     "Bart": TEXT,
     "Bert": TEXT,
-    "DebertaV3": TEXT | {"dropout": 0.0, "also": dict.fromkeys(RELATIVE, (-1,))},
+    "DebertaV3": TEXT | {"dropout": 0.0},
     "DistilBert": TEXT,
     "ESM": TEXT,
     "FNet": {key: value for key, value in TEXT.items() if key != "num_heads"},
