@@ -170,8 +170,8 @@ def test_the_page_shows_the_table_that_the_records_make(section):
     assert table in (ROOT / "README.md").read_text()
 
 
-def test_the_readme_states_where_the_intervals_leave_out_zero():
-    text = prose(ROOT.parents[1] / "README.md")
+def test_the_docs_state_where_the_intervals_leave_out_zero():
+    text = prose(ROOT.parents[1] / "docs" / "evidence.md")
     assert (
         "found harm on held-out images with RMSprop at one rate, help with SGD at one, "
         "and neither at a second rate of each"

@@ -62,7 +62,7 @@ def test_every_python_block_is_found(path):
 
 def test_the_pages_have_snippets():
     counts = {name_of(path): len(snippets(path)) for path in PAGES}
-    assert counts["README.md"] >= 2
+    assert counts["README.md"] >= 1
     assert sum(counts.values()) >= 6
 
 
@@ -75,10 +75,10 @@ def axes_in(cell):
     ]
 
 
-def test_the_readme_s_table_of_kernels_is_what_the_library_gives():
+def test_the_table_of_kernels_is_what_the_library_gives():
     path = ROOT / "docs" / "axes.md"
     examples = run(snippets(path)[0][0], path)[0]["EXAMPLES"]
-    table = README.read_text().split("| kernel | shape | guessed | ")[1]
+    table = path.read_text().split("| kernel | shape | guessed | ")[1]
     lines = table.split("\n\n")[0].splitlines()[2:]
     assert len(examples) == len(lines) == 3
     for (f, params, x), line in zip(examples, lines, strict=True):
@@ -100,7 +100,7 @@ def test_the_readme_states_what_the_zoo_found():
     mistaken = int(wrong[0]) + int(silent[0])
     text = " ".join(README.read_text().split())
     assert f"Of {int(*leaves):,} leaves of [{models[0]} published" in text
-    assert f"wrong for {mistaken:,}, for {silent[0]} of them without a `?`" in text
+    assert f"wrong for {mistaken:,}, of which {silent[0]} have no `?`" in text
     assert (wrong[1], silent[1], right_doubt[1]) == ("0", "0", "0")
     assert two_ways[1] == two_ways[2]
     assert f"It marks the {two_ways[2]} that are used in two ways" in text
@@ -128,4 +128,4 @@ def test_every_relative_link_leads_to_what_is_there(path):
 
 
 def test_the_readme_is_short():
-    assert len(README.read_text().splitlines()) <= 250
+    assert len(README.read_text().splitlines()) <= 200

@@ -25,18 +25,6 @@ def test_the_page_states_what_the_trained_kernels_of_each_kind_lose():
         assert removed.span([row["end"] for row in kernels]) in prose
 
 
-def test_the_readme_states_them_too():
-    readme = " ".join((removed.ROOT / "README.md").read_text().split())
-    ends = {
-        kind: [row["end"] for row in kernels]
-        for kind, kernels in removed.by_input(RECORD).items()
-    }
-    both = [*ends["ReLU"], *ends["GELU"]]
-    images = [*ends["images"], *ends["images, standardized"]]
-    for values in (ends["LayerNorm"], ends["RMSNorm"], both, images):
-        assert removed.span(values) in readme
-
-
 def test_the_page_states_how_long_the_networks_were_trained():
     steps = {training["steps"] for training in RECORD["trainings"]}
     assert all(f"for {n} steps" in PAGE for n in steps)

@@ -275,8 +275,10 @@ def planned_races():
     return race.races(ROOT, page.rates_of(choices))
 
 
-def test_the_finding_and_the_readme_state_what_the_records_hold():
-    finding, readme = prose(ROOT / "FINDING.md"), prose(ROOT.parent / "README.md")
+def test_the_finding_and_the_docs_state_what_the_records_hold():
+    finding, docs = (
+        prose(path) for path in (ROOT / "FINDING.md", ROOT.parent / "docs/evidence.md")
+    )
     made, raced = confirm.primary(ROOT), planned_races()
     losses, steps = (
         confirm.holm([one.p for one in found], page.FAMILY) for found in (made, raced)
@@ -284,7 +286,7 @@ def test_the_finding_and_the_readme_state_what_the_records_hold():
     for one, p, run, run_p in zip(made, losses, raced, steps, strict=True):
         assert (run.task, run.arm) == (one.task, one.arm)
         speed = f"{run.stated}, {run.answer(run_p)}" if run.is_run else "-, neither"
-        assert f"{confirm.stated(one)}, {one.answer(p)} | {speed}" in readme
+        assert f"{confirm.stated(one)}, {one.answer(p)} | {speed}" in docs
         for text in (confirm.stated(one), one.answer(p)):
             assert text in finding
         assert run.stated in finding or not run.is_run
