@@ -153,7 +153,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     largest = max(newest.rglob("*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(DAMAGES[damage](largest.read_bytes()))
     printed = resume(small_data_dir, unfinished)
-    assert f"warning: the checkpoint {newest} is damaged" in printed
+    assert f"warning: the checkpoint {newest} is damaged (its files differ" in printed
     assert "Going on after epoch 2" in printed
     assert outcome(unfinished) == outcome(whole)
 
@@ -220,7 +220,7 @@ def test_only_the_last_few_checkpoints_are_kept(tmp_path):
 def test_a_checkpoint_from_before_there_was_model_state_is_restored(
     tmp_path, monkeypatch
 ):
-    """Such a one is of Flax's `TrainState`, and its digest of the leaves of that."""
+    """Such a one is of Flax's `TrainState`, and has no seal."""
     tx = optax.chain(
         centralize_gradients(), optax.trace(0.9), optax.scale_by_learning_rate(0.1)
     )
@@ -231,6 +231,7 @@ def test_a_checkpoint_from_before_there_was_model_state_is_restored(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "layout", lambda state: state)
         checkpoints.save(5, before, checkpoint.Progress(epoch=2))
+    (tmp_path / "5" / checkpoint.SEAL).unlink()
     like = init_state({"params": params}, tx)
     restored, progress = checkpoints.restore(like, pytest.fail)
     assert progress == checkpoint.Progress(epoch=2)

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from train.engine.state import State
 from train.faults import Failure, is_full, uninterrupted
 
+SEAL = "SHA256"  # the file in a folder of Orbax's that tells damage to the others
 KEPT = 2  # checkpoints of a run; the older one is for when the newer is damaged
 
 
@@ -55,7 +56,7 @@ class Checkpoints:
           CheckpointError: if it cannot be written; then the older ones are kept.
         """
         state = jax.device_get(state)
-        record = {"progress": dataclasses.asdict(progress), "sha256": digest(state)}
+        record = {"progress": dataclasses.asdict(progress)}
         try:
             with uninterrupted():
                 self._save(step, state, record)
@@ -77,6 +78,7 @@ class Checkpoints:
                     record=ocp.args.JsonSave(record),
                 ),
             )
+        seal(self.folder / str(step))
 
     def restore(
         self, like: State, warn: Callable[[str], None]
@@ -117,6 +119,7 @@ class Checkpoints:
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
     def _restore(self, manager, step, like):
+        check_seal(self.folder / str(step))
         items = manager.restore(
             step,
             args=ocp.args.Composite(
@@ -124,10 +127,7 @@ class Checkpoints:
                 record=ocp.args.JsonRestore(),
             ),
         )
-        state = like.replace(**items.state)
-        if digest(state) != items.record["sha256"]:
-            raise ValueError("its arrays differ from those that were saved")
-        return state, progress_of(items.record["progress"])
+        return like.replace(**items.state), progress_of(items.record["progress"])
 
     def _manager(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
@@ -160,12 +160,30 @@ def layout(state: State) -> dict[str, Any]:
     return fields
 
 
-def digest(state: Any) -> str:
-    """Returns the SHA-256 of the bytes of all leaves, in the order of the tree."""
+def digest(folder: pathlib.Path) -> str:
+    """Returns the SHA-256 of the names and bytes of the files, except the seal."""
     sha256 = hashlib.sha256()
-    for leaf in jax.tree.leaves(state):
-        sha256.update(np.ascontiguousarray(leaf).tobytes())
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != SEAL:
+            data = path.read_bytes()
+            sha256.update(f"{path.relative_to(folder)} {len(data)}\n".encode() + data)
     return sha256.hexdigest()
+
+
+def seal(folder: pathlib.Path) -> None:
+    """Notes the digest of what was saved, last of all."""
+    (folder / SEAL).write_text(digest(folder) + "\n")
+
+
+def check_seal(folder: pathlib.Path) -> None:
+    """Raises a `ValueError` if files were damaged after they were sealed.
+
+    Orbax would notice most damage as well, but its threads would go on to complain
+    for pages. What was killed before it was sealed is left for Orbax to judge.
+    """
+    path = folder / SEAL
+    if path.exists() and path.read_text().strip() != digest(folder):
+        raise ValueError("its files differ from those that were saved")
 
 
 def check_room(folder: pathlib.Path, state: State) -> None:
@@ -202,6 +220,8 @@ def save_params(path: pathlib.Path, params: Any) -> None:
     try:
         with uninterrupted(), _checkpointer() as checkpointer:
             checkpointer.save(path.resolve(), params, force=True)
+            checkpointer.wait_until_finished()
+            seal(path)
     except Exception as error:  # TensorStore has no common class for a full disk
         raise unwritten(str(path), error, " The checkpoints are kept.") from error
 
@@ -213,6 +233,7 @@ def load_params(path: pathlib.Path) -> Any:
       CheckpointError: if it is damaged.
     """
     try:
+        check_seal(path)
         with _checkpointer() as checkpointer:
             return checkpointer.restore(path.resolve())
     except Exception as error:  # whatever reading damaged files may raise
