@@ -326,7 +326,8 @@ def test_a_page_is_made_of_whatever_is_run(tmp_path):
         store.add(entry.key("fresh", 0.1) | ends | {"curves": curves})
         for part in (curvature.EARLY, curvature.START):
             if entry.arm == "none":
-                store.add(entry.key(part, 0.1) | {"ratio": [2.0, 8.0]})
+                figures = {"ratio": [2.0, 8.0], "products": [[7, 7], [9, 8]]}
+                store.add(entry.key(part, 0.1) | figures)
     found = list(page.comparisons(store, plan))
     assert [(one.optimizer, one.arm) for one in found] == [
         ("adam", "gradient"), ("adam", "update"), ("adam", "shorten"),

@@ -92,8 +92,14 @@ def primary_p(found: Sequence[Comparison]) -> dict[int, tuple[float, float]]:
 
 def times(found: Outcome) -> str:
     """Returns a mean logarithm as a factor, with its interval."""
-    low, high = np.exp(found.interval)
-    return f"{np.exp(found.mean):.3f} [{low:.3f}, {high:.3f}]"
+    mean, low, high = map(factor, (found.mean, *found.interval))
+    return f"{mean} [{low}, {high}]"
+
+
+def factor(logarithm: float) -> str:
+    """Returns a logarithm as a factor: with three decimals, or two digits if small."""
+    value = np.exp(logarithm)
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def held_out_text(one: Comparison) -> str:
@@ -116,12 +122,12 @@ def line(entry: Entry, record: dict[str, Any]) -> str:
 
 def page(store: Store, plan: Plan, out: pathlib.Path) -> str:
     """Returns the page: what was found, the comparisons, the prediction."""
-    found = list(comparisons(store, plan))
+    found, is_planned = list(comparisons(store, plan)), (out / "PLAN.md").exists()
     parts = [
         "# Networks that training limits: what Gradient Centralization gains",
-        "[The plan](PLAN.md) was committed before the first run. All below is made "
-        "from `runs.jsonl` by `python -m train.study.limits results/limits`, which "
-        "also makes what is missing there.",
+        ("[The plan](PLAN.md) was committed before the first run. " * is_planned)
+        + "All below is made from `runs.jsonl` by `python -m train.study.limits "
+        "results/limits`, which also makes what is missing there.",
         *(path.read_text().strip() for path in out.glob("FINDING.md")),
         "![Gain in steps over the ratio of sharpness](gain.png)",
         *primary_text(found),
@@ -232,24 +238,37 @@ def known_text(store: Store, root: pathlib.Path) -> Iterator[str]:
 
 
 class Point(NamedTuple):
-    """A pair in the prediction: its ratios of sharpness and its outcome in steps."""
+    """A pair in the prediction: its ratios of sharpness and its outcome in steps.
+
+    Attributes:
+      comparison: of GC on the gradient at the smaller budget.
+      early, start: the ratios along `none`.
+      update: the same comparison of GC on the update, if there is one.
+    """
 
     comparison: Comparison
     early: float
     start: float
+    update: Comparison | None
 
 
 def prediction_points(store: Store, found: Sequence[Comparison]) -> list[Point]:
     """Returns the pairs whose sharpness is measured, at the smaller budget."""
     points = []
-    for one in found:
+    smaller = {
+        (one.problem.name, one.optimizer, one.arm): one
+        for one in found
+        if one.budget == 1
+    }
+    for (name, optimizer, arm), one in smaller.items():
         entry = Entry(one.problem, one.optimizer, "none", one.problem.steps)
         records = [
             store.get(entry.key(part, one.rates[1]))
             for part in (curvature.EARLY, curvature.START)
         ]
-        if one.arm == "gradient" and one.budget == 1 and all(records):
-            points.append(Point(one, *map(curvature.ratio, records)))
+        if arm == "gradient" and all(records):
+            update = smaller.get((name, optimizer, "update"))
+            points.append(Point(one, *map(curvature.ratio, records), update))
     return points
 
 
@@ -272,6 +291,16 @@ def prediction_text(store: Store, found: Sequence[Comparison]) -> Iterator[str]:
     yield markdown_table(
         ["network", "optimizer", "ratio", "at the start", "steps"], rows
     )
+    products = [
+        sum(pair)
+        for record in store.part(curvature.EARLY)
+        for pair in record["products"]
+    ]
+    if products:
+        yield (
+            f"A ratio took {min(products)} to {max(products)} products of the Hessian "
+            "with a vector, to 2 %."
+        )
     if len(points) >= FEWEST:
         gains = np.array([-point.comparison.steps.mean for point in points])
         for name in ("early", "start"):

@@ -14,7 +14,9 @@ from train.study.limits.store import Store
 
 MARKS = {"adam": "o", "sgd": "D"}
 COLORS = {"adam": "gradient", "sgd": "update"}  # of the theme
+LABELS = {"adam": "Adam, GC on the gradient", "sgd": "SGD, GC on the gradient"}
 TITLES = {"none": "without GC", "gradient": "with GC"}
+TICKS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2, 1.4, 1.7, 2, 3, 5, 10)
 FILES = {"light": "gain.png", "dark": "gain-dark.png"}
 
 
@@ -69,9 +71,7 @@ def draw_gain(panel: Any, points: Sequence[Point], theme: str) -> None:
     panel.set_ylabel("steps to the same loss, with GC over without")
     for axis in (panel.xaxis, panel.yaxis):
         low, high = axis.get_view_interval()
-        ticks = [
-            x for x in (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if low <= x <= high
-        ]
+        ticks = [x for x in TICKS if low <= x <= high]
         axis.set_ticks(ticks, [f"{x:g}" for x in ticks])
         axis.set_minor_formatter(NullFormatter())
     panel.spines[["top", "right"]].set_visible(False)
@@ -86,18 +86,32 @@ def draw_point(panel: Any, point: Point, theme: str) -> None:
     mean, (low, high) = np.exp(one.steps.mean), np.exp(one.steps.interval)
     panel.plot([point.early] * 2, [low, high], color=color, linewidth=1.6)
     panel.plot(point.early, mean, MARKS[one.optimizer], color=color, markersize=5)
+    if point.update:
+        panel.plot(point.early, np.exp(point.update.steps.mean), **hollow(color))
     panel.annotate(
         one.problem.name, (point.early, mean), xytext=(5, 2), fontsize=7,
         textcoords="offset points",
     )  # fmt: skip
 
 
+def hollow(color: str) -> dict[str, Any]:
+    """Returns how GC on the update is marked."""
+    return {
+        "marker": "o", "markersize": 5, "color": color, "fillstyle": "none",
+        "linestyle": "none",
+    }  # fmt: skip
+
+
 def handles(theme: str) -> list[Any]:
     """Returns what the legend shows."""
     from matplotlib.lines import Line2D
 
-    return [
-        Line2D([], [], marker=MARKS[name], color=looks.COLORS[theme][COLORS[name]],
-               linewidth=1.6, label=label)
-        for name, label in (("adam", "Adam"), ("sgd", "SGD with momentum"))
-    ]  # fmt: skip
+    colors = {name: looks.COLORS[theme][COLORS[name]] for name in MARKS}
+    filled = [
+        Line2D(
+            [], [], marker=MARKS[name], color=color, linewidth=1.6, label=LABELS[name]
+        )
+        for name, color in colors.items()
+    ]
+    label = "Adam, GC on the update"
+    return [*filled, Line2D([], [], label=label, **hollow(colors["adam"]))]
