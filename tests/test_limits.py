@@ -11,6 +11,7 @@ import pytest
 from optax_gc import centralize, centralize_gradients
 from train.study.limits import (
     arms,
+    comparisons,
     cost,
     curvature,
     data,
@@ -20,6 +21,7 @@ from train.study.limits import (
     outcome,
     page,
     picture,
+    predictions,
     problems,
     search,
     training,
@@ -328,14 +330,97 @@ def test_a_page_is_made_of_whatever_is_run(tmp_path):
             if entry.arm == "none":
                 figures = {"ratio": [2.0, 8.0], "products": [[7, 7], [9, 8]]}
                 store.add(entry.key(part, 0.1) | figures)
-    found = list(page.comparisons(store, plan))
+    found = list(comparisons.comparisons(store, plan))
     assert [(one.optimizer, one.arm) for one in found] == [
         ("adam", "gradient"), ("adam", "update"), ("adam", "shorten"),
         ("sgd", "gradient"), ("sgd", "shorten"),
     ]  # fmt: skip
     text = page.page(store, plan, tmp_path)
     assert "by Holm for 4," in text
-    assert page.times(found[0].train) in text
-    assert [point.early for point in page.prediction_points(store, found)] == [4, 4]
+    assert comparisons.times(found[0].train) in text
+    assert [point.early for point in comparisons.prediction_points(store, found)] == [
+        4,
+        4,
+    ]
     picture.draw(store, plan, tmp_path)
     assert (tmp_path / "gain-dark.png").read_bytes().startswith(b"\x89PNG")
+
+
+LOW, HIGH = np.log([0.5, 0.9, 0.6]), np.log([0.98, 0.99, 1.0])
+
+
+def compared(name, arm="gradient", steps=LOW, train=LOW, optimizer="adam"):
+    """A comparison at budget 1 with the given values of three seeds."""
+    problem = toy(name=name)
+    outcomes = [outcome.Outcome(np.array(values)) for values in (train, steps, steps)]
+    return comparisons.Comparison(
+        problem, optimizer, 1, arm, (0.1, 0.1), *outcomes, (1.0, 1.0)
+    )
+
+
+def said(found, points=()):
+    return [(one.name, one.verdict) for one in predictions.verdicts(found, points)]
+
+
+@pytest.mark.parametrize(
+    ("early", "steps", "verdict"),
+    [
+        (1.05, [0.0, 0.01, 0.02], ("S2", "holds")),
+        (1.05, np.log([0.5, 0.55, 0.6]), ("S2", "fails")),
+        (1.05, np.log([0.7, 1.0, 1.2]), ("S2", "open")),
+        (1.5, [0.0, 0.01, 0.02], ("S2", "-")),
+        (2.0, np.log([0.5, 0.55, 0.6]), ("S3", "holds")),
+        (2.0, [0.0, 0.01, 0.02], ("S3", "fails")),
+        (1.9, np.log([0.5, 0.55, 0.6]), ("S3", "-")),
+    ],
+)
+def test_a_ratio_predicts_a_gain_or_none(early, steps, verdict):
+    point = comparisons.Point(compared("toy", steps=steps), early, early, None)
+    assert verdict in said([], [point])
+
+
+def test_the_ratio_and_the_gain_may_rise_together_or_not():
+    ratios = np.linspace(1, 3, predictions.FEWEST)
+    for sign, verdict in ((-1, "holds"), (1, "fails")):
+        points = [
+            comparisons.Point(
+                compared("toy", steps=[sign * r, sign * r + 0.01, sign * r - 0.02]),
+                r,
+                r,
+                None,
+            )
+            for r in ratios
+        ]
+        assert ("S1", verdict) in said([], points)
+        assert ("S1", "-") in said([], points[1:])
+
+
+def test_a_shortened_step_that_gains_fails_its_prediction():
+    nothing = compared("a", "shorten", train=[0.0, 0.01, 0.02])
+    assert ("S5", "holds") in said([nothing])
+    gain = compared("b", "shorten", train=np.log([0.7, 0.75, 0.8]))
+    assert ("S5", "fails") in said([nothing, gain])
+    wide = compared("c", "shorten", train=np.log([0.7, 1.0, 1.2]))
+    assert ("S5", "open") in said([nothing, wide])
+
+
+def test_a_normalized_network_is_compared_with_the_plain_one():
+    plain = compared("cnn", steps=np.log([0.5, 0.51, 0.52]))
+    normed = compared("cnn-batchnorm", steps=np.log([0.9, 0.92, 0.91]))
+    assert ("S4", "holds") in said([plain, normed])
+    other = compared("cnn-batchnorm", steps=np.log([0.9, 0.92, 0.91]), optimizer="sgd")
+    assert "S4" not in dict(said([plain, other]))
+
+
+@pytest.mark.parametrize(("left", "verdict"), [(0.97, "holds"), (0.6, "fails")])
+def test_fast_biases_take_half_of_the_gain_or_do_not(left, verdict):
+    gain = np.log([0.7, 0.74, 0.72])
+    arms_of = {
+        "gradient": gain, "bias": np.array([0.1, 0.11, 0.12]),
+        "bias-gradient": np.array([0.1, 0.12, 0.11]) + np.log(left),
+    }  # fmt: skip
+    found = [
+        compared("mlp", arm, train=values, optimizer="sgd")
+        for arm, values in arms_of.items()
+    ]
+    assert ("bias", verdict) in said(found)

@@ -8,8 +8,8 @@ import numpy as np
 
 from train.study import theme as looks
 from train.study.limits import fits
+from train.study.limits.comparisons import Point, comparisons, prediction_points
 from train.study.limits.order import Plan
-from train.study.limits.page import Point, comparisons, prediction_points
 from train.study.limits.store import Store
 
 MARKS = {"adam": "o", "sgd": "D"}
