@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import step_aot, tpu_aot
+from benchmarks.cost import chips, hlo
+from benchmarks.hosts import programs
 from train import data
 from train.engine import arms, batches
 from train.engine.axes import fan_in_axes
@@ -61,16 +62,15 @@ def test_on_a_cpu_the_pool_is_written_otherwise():
 def test_on_tpus_gc_adds_no_collective(task, reductions, monkeypatch):
     """One all-reduce of the gradients; the ResNet's 14 others are of its BatchNorms."""
     pytest.importorskip("libtpu")
-    for name, value in tpu_aot.ENVIRONMENT.items():
+    for name, value in chips.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    made, config = step_aot.tasks("float32")[task]
-    mesh = step_aot.tpu_mesh((2, 2))
+    made, config = programs.tasks("float32")[task]
+    mesh = programs.tpu_mesh((2, 2))
     with jax.numpy_dtype_promotion("standard"):  # Optax's schedules promote
-        lowered = [step_aot.lowered(made, config(gc=gc), mesh) for gc in (False, True)]
+        lowered = [programs.lowered(made, config(gc=gc), mesh) for gc in (False, True)]
     for name in ("step", "loop"):
         without, with_gc = (
-            tpu_aot.collectives(programs[name].compile().as_text())
-            for programs in lowered
+            hlo.collectives(arm[name].compile().as_text()) for arm in lowered
         )
         assert without == with_gc
         assert {kind: number for kind, (number, _) in with_gc.items()} == {

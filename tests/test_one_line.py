@@ -355,7 +355,12 @@ def test_output_that_is_closed_or_ascii_takes_any_text(closed):
     assert done.stdout == {"closed": b"", "ascii": b"caf\\xe9\n"}[closed]
 
 
-@pytest.mark.parametrize("name", ["removed", "layers", "scaling", "zoo", "epoch"])
+BENCHMARKS = sorted(
+    path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "__init__"
+)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_help_of_a_benchmark_runs_nothing_and_names_the_command(name):
     done = command("-m", f"benchmarks.{name}", "--help")
     assert done.returncode == 0, done.stderr
