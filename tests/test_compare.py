@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import small_horses
 
-from train import compare, plan
+from train import compare
+from train.comparison import plan
 from train.record import pictures, statistics
 from train.tasks import horses as task
 

@@ -10,7 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from train import compare, fashion, horses, image, options, shakespeare
+from train import compare, fashion, horses, image, shakespeare
+from train.command import options
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))

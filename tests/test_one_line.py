@@ -344,7 +344,7 @@ def test_devices_that_are_not_there_are_told(tmp_path):
 @pytest.mark.parametrize("closed", ["closed", "ascii"])
 def test_output_that_is_closed_or_ascii_takes_any_text(closed):
     """The text ends with a character that ASCII lacks."""
-    code = "from train import command; command.entry(lambda: print('caf\\xe9') or 0)"
+    code = "from train.command import ends; ends.entry(lambda: print('caf\\xe9') or 0)"
     started = {
         "closed": ["-c", "import os, sys; os.close(1); os.execv(sys.executable, "
                    f"[sys.executable, '-c', {code!r}])"],
@@ -383,7 +383,7 @@ def cache_at(path: pathlib.Path):
 
 
 def test_a_damaged_program_in_the_cache_is_made_anew(tmp_path, monkeypatch, capsys):
-    from train import compiled
+    from train.command import compiled
 
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
 

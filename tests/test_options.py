@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from train import compare, config, fashion, horses, image, options, shakespeare
+from train import compare, config, fashion, horses, image, shakespeare
+from train.command import options
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = {

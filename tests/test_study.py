@@ -11,7 +11,8 @@ import tyro
 from conftest import png, zipped
 from scipy import stats
 
-from train import compare, data, plan
+from train import compare, data
+from train.comparison import plan
 from train.record import archive, statistics
 from train.study import (
     calm,

@@ -9,10 +9,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from train import command, compiled, faults
+from train import faults
+from train.command import compiled, ends
+from train.comparison.plan import TASKS, rates
 from train.config import Config, prepare_jax
 from train.faults import Failure, Interrupted, Stop, UsageError
-from train.plan import TASKS, rates
 from train.record import workdir
 
 REMEDY = "Go on by repeating the command."
@@ -161,7 +162,7 @@ def work(task: str, options: Any, waiting: Any, news: Any, cores: set[int]) -> N
             news.cancel_join_thread()  # nobody reads it any more
             raise
         except Exception as error:  # the first process tells it
-            news.put(("failed", command.message(error)))
+            news.put(("failed", ends.message(error)))
 
 
 def end_with_the_parent() -> None:

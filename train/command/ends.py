@@ -1,24 +1,15 @@
-"""What the commands share: how they train once, how they fail, how they end."""
+"""How a command begins and ends: its output, its failures in a line, its status."""
 
-import contextlib
-import functools
 import io
 import os
-import pathlib
 import select
-import shlex
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-from train import compiled
-from train.config import Config, prepare_jax
+from train.command import compiled
 from train.faults import Failure, Stop
-from train.options import read
-
-if TYPE_CHECKING:
-    from train.engine.task import Task
 
 
 def entry(main: Callable[[], int]) -> NoReturn:
@@ -101,65 +92,3 @@ def message(error: Exception) -> str:
         text = f"{type(error).__name__}: {first or 'no more is known'}. "
         text += "--debug shows where."
     return " ".join(text.split())
-
-
-def train_once(
-    module: str,
-    options: type[Config],
-    load: Callable[[Config], "Task"],
-    args: list[str],
-) -> int:
-    """Trains a task as a command line says and returns the exit status.
-
-    Args:
-      module: the command's module, such as "train.horses".
-      options: the class of its configuration.
-      load: from the configuration to the task with its data; called once JAX may be
-        imported.
-      args: the command line.
-    """
-    config = read(options, args, f"python -m {module}")
-    remedy = functools.partial(how_to_resume, module, config, args)
-
-    def work(stop: Stop) -> None:
-        config.check()
-        prepare_jax()
-        if config.is_one_of_several:
-            # What its C++ logs of processes that end is told below, in a line.
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        # Imported here, not above, because JAX would slow --help down.
-        from train.engine import processes
-        from train.record import workdir
-
-        processes.join(config)
-        with processes.losses_told(config), contextlib.ExitStack() as stack:
-            folder = None
-            if processes.is_first():
-                workdir.check_free(config)
-                folder = stack.enter_context(workdir.claim(config))
-            task = load(config)
-            import rich.console
-
-            from train.engine import fit
-            from train.record.reporter import Reporter
-            from train.record.tensorboard import TensorBoardReporter
-
-            kind = TensorBoardReporter if config.tensorboard else Reporter
-            console = rich.console.Console(quiet=folder is None)
-            fit.fit(config, task, kind(folder, console, remedy), stop)
-
-    status = run(work, debug=config.debug)
-    if status and config.is_one_of_several:
-        from train.engine import processes
-
-        processes.leave(status)
-    return status
-
-
-def how_to_resume(
-    module: str, config: Config, args: list[str], folder: pathlib.Path
-) -> str:
-    """Returns what to tell a user who has stopped the run."""
-    more = [] if config.workdir else ["--workdir", str(folder)]
-    more += [] if config.resume else ["--resume"]
-    return f"Go on with: {shlex.join(['python', '-m', module, *args, *more])}"
