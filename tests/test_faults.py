@@ -229,12 +229,12 @@ def test_after_divergence_the_last_good_checkpoint_is_there(
     workdir = tmp_path / "run"
     seen = []
 
-    def poisoned(program, state, works, key, progress, *told):
+    def poisoned(program, state, works, key, progress):
         seen.append(progress.epoch)
         if progress.epoch == 2:
             params = jax.tree.map(lambda x: x * np.nan, state.params)
             state = state.replace(params=params)
-        return healthy(program, state, works, key, progress, *told)
+        return healthy(program, state, works, key, progress)
 
     healthy = epoch.train_epoch
     monkeypatch.setattr(epoch, "train_epoch", poisoned)

@@ -2,30 +2,27 @@
 
 import copy
 import dataclasses
-import functools
 import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-import rich.console
 from jax.sharding import Mesh
 
 from benchmarks.cost import updates
 from benchmarks.devices import peaks, step_parts
 from benchmarks.epochs import random_tasks
-from train.engine import arms, batches, feed, fit, processes
+from train.engine import batches, feed, processes
+from train.engine import run as engine_run
 from train.engine.checkpoint import Progress
 from train.engine.epoch import train_epoch
 from train.engine.program import Program, compile_program
+from train.engine.run import Run
 from train.engine.state import State
-from train.engine.step import train_step
-from train.faults import Stop
 from train.record.environment import NVIDIA_DRIVER, environment
-from train.record.reporter import Reporter
 from train.tasks.shakespeare import LENGTH
 
 Record: TypeAlias = dict[str, Any]
@@ -82,15 +79,13 @@ def memory(name: str) -> int | None:
     return max((found[name] for found in stats if name in found), default=None)
 
 
-def begin(name: str, precision: str, *, quick: bool) -> tuple[fit.Run, State]:
+def begin(name: str, precision: str, *, quick: bool) -> tuple[Run, State]:
     """Returns a run of a task on random data, and its first state on the host."""
-    config, task = random_tasks.make(name, precision, quick=quick)
-    reporter = Reporter(None, rich.console.Console(quiet=True))
-    run, state = fit.begin(config, task, reporter, Stop())
+    run, state = engine_run.begin(*random_tasks.make(name, precision, quick=quick))
     return run, jax.device_get(state)
 
 
-def flop_an_example(run: fit.Run, start: State) -> float:
+def flop_an_example(run: Run, start: State) -> float:
     """Returns the arithmetic of a step over its examples.
 
     Counted in the program that accelerators compile, before anything is made faster,
@@ -99,10 +94,7 @@ def flop_an_example(run: fit.Run, start: State) -> float:
     whole = copy.copy(run.task)
     whole.per_turn = None
     mesh = Mesh(np.array(jax.devices("cpu")[:1]), ("batch",))
-    shares = arms.taken_shares(run.config, run.axes, run.start_params)
-    step = functools.partial(
-        train_step, task=whole, tx=run.tx, shares=shares, mesh=mesh
-    )
+    step = dataclasses.replace(run, task=whole, mesh=mesh).step()
     size = run.config.batch_size
     batch = batches.batch_shapes(whole.splits["train"], size, mesh)
     shapes = jax.eval_shape(lambda: (start, jax.random.key(0)))
@@ -110,15 +102,8 @@ def flop_an_example(run: fit.Run, start: State) -> float:
     return traced.lower(lowering_platforms=("cuda",)).cost_analysis()["flops"] / size
 
 
-def epoch_indices(run: fit.Run) -> list[np.ndarray]:
-    """Returns the examples of each step of the first epoch."""
-    count, size = len(run.task.splits["train"][0]), run.config.batch_size
-    rest = run.task.keeps_rest
-    return batches.epoch_batches(run.config.seed, 1, count, size, keep_rest=rest)
-
-
 def time_feed(
-    run: fit.Run, start: State, where: str, unit: int, kept: dict[str, Program]
+    run: Run, start: State, where: str, unit: int, kept: dict[str, Program]
 ) -> Record:
     """Returns how long compiling, the first step and an epoch take.
 
@@ -129,57 +114,47 @@ def time_feed(
       unit: how many images or tokens an example is.
       kept: is given the program.
     """
-    config = dataclasses.replace(run.config, feed=where)
-    brought = feed.choose(config, run.task.splits["train"], run.mesh)
-    shares = arms.taken_shares(config, run.axes, run.start_params)
-    indices, state = epoch_indices(run), processes.replicate(start, run.mesh)
-    program = kept[where] = compile_program(
-        config, run.task, run.tx, shares, state, brought, None, run.mesh
-    )
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, feed=where))
+    state = processes.replicate(start, run.mesh)
+    program = kept[where] = compile_program(run, state)
+    indices, _ = run.left(Progress())
     begun = time.perf_counter()
-    work = next(brought.works(indices[:1], ()))
-    jax.block_until_ready(program.train_steps(state, *work.inputs, run.step_key))
+    work = next(program.feed.works(indices[:1], ()))
+    jax.block_until_ready(program.train_steps(state, *work.inputs, run.key))
     first = time.perf_counter() - begun
     state = processes.replicate(start, run.mesh)
-    seconds, losses = time_epochs(run, program, brought, state, indices)
+    images = sum(map(len, indices))
+    seconds, losses = time_epochs(run, program, state, images)
     return {
         "compile_seconds": program.compile_seconds,
         "first_step_seconds": first,
         "epoch_seconds": statistics.median(seconds),
         "epochs_timed": len(seconds),
-        "per_second": unit * sum(map(len, indices)) / statistics.median(seconds),
+        "per_second": unit * images / statistics.median(seconds),
         "peak_bytes": memory("peak_bytes_in_use"),
         "mean_losses": losses,
     }
 
 
 def time_epochs(
-    run: fit.Run,
-    program: Program,
-    brought: feed.Feed,
-    state: State,
-    indices: Sequence[np.ndarray],
+    run: Run, program: Program, state: State, images: int
 ) -> tuple[list[float], list[float]]:
     """Returns the seconds of some epochs, and the mean loss up to each early step.
 
-    An epoch that is cut short by the limit is scaled to a whole one.
+    An epoch that is cut short by the limit is scaled to a whole one, of `images`.
     """
-    seconds, losses, progress = [], [], Progress()
+    seconds, losses = [], []
     end = time.perf_counter() + SECONDS
-
-    def on_step(state: State, progress: Progress, removed: dict[str, float]) -> None:
-        if not seconds and progress.steps <= LOSS_STEPS:
-            losses.append(progress.loss / progress.images)
-
     while len(seconds) < EPOCHS and (not seconds or time.perf_counter() < end):
-        works = fit.works_left(run, brought, progress)
-        state, progress = train_epoch(
-            program, state, works, run.step_key, progress, on_step,
-            lambda: time.perf_counter() < end,
-        )  # fmt: skip
-        whole = sum(map(len, indices)) / progress.images
-        seconds.append(progress.seconds * whole)
-        progress = Progress(epoch=progress.epoch + 1)
+        progress = Progress(epoch=len(seconds) + 1)
+        works = program.feed.works(*run.left(progress))
+        for step in train_epoch(program, state, works, run.key, progress):
+            progress, state = step.progress, step.state
+            if not seconds and progress.steps <= LOSS_STEPS:
+                losses.append(progress.loss / progress.images)
+            if state is not None and time.perf_counter() >= end:
+                break
+        seconds.append(progress.seconds * images / progress.images)
     return seconds, losses
 
 
@@ -188,7 +163,7 @@ def measure_task(name: str, precision: str, quick: bool) -> Record:
     run, start = begin(name, precision, quick=quick)
     unit, size = UNITS.get(name, ("images", 1))
     flop = attempt(lambda: {"flop": flop_an_example(run, start) / size})
-    indices, kept = epoch_indices(run), {}
+    indices, kept = run.left(Progress())[0], {}
     # The host's feed comes first: it takes less memory, and the peak is that so far.
     feeds = FEEDS[:1] if jax.default_backend() == "cpu" and not quick else FEEDS
     timed = {w: attempt(time_feed, run, start, w, size, kept) for w in feeds}

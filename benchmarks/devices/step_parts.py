@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from train.engine import processes
 from train.engine.arms import taken_shares
 from train.engine.batches import Batch, dealt, order, padded_size, spread
-from train.engine.fit import Run
+from train.engine.run import Run
 from train.engine.state import State
 from train.engine.step import on_each_device, over_share
 from train.engine.task import Examples, take
@@ -158,7 +158,7 @@ def split(
       indices: of the examples of a whole batch.
     """
     gather, (held, rows, positions) = on_devices(run, indices)
-    state, key, count = processes.replicate(start, run.mesh), run.step_key, len(indices)
+    state, key, count = processes.replicate(start, run.mesh), run.key, len(indices)
     batch = Batch(gather(held, rows), positions)
     inputs = state.variables, key, np.int32(count), batch
     pull_back = network(run)

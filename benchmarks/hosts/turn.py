@@ -1,6 +1,5 @@
 """What `benchmarks.processes` measures in each process: a step, and an all-reduce."""
 
-import functools
 import pathlib
 import statistics
 import time
@@ -11,14 +10,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from rich.console import Console
 
 from benchmarks.epochs import random_tasks
 from train import horses
-from train.engine import arms, batches, feed, fit, processes
-from train.engine.step import train_step
-from train.faults import Stop
-from train.record.reporter import Reporter
+from train.engine import batches, feed, processes
+from train.engine.run import begin
 
 DEVICES = pathlib.Path("/proc/net/dev")
 
@@ -52,19 +48,14 @@ def measure(config: horses.Config, side: int, steps: int) -> Turn:
     processes.join(config)
     dataset = random_tasks.images(config.batch_size, (side, side, 3), 2)
     task = horses.task(config, dataset)
-    reporter = Reporter(None, Console(quiet=True))
-    run, state = fit.begin(config, task, reporter, Stop())
+    run, state = begin(config, task)
     state = processes.replicate(state, run.mesh)
-    shares = arms.taken_shares(config, run.axes, run.start_params)
-    step = functools.partial(
-        train_step, task=task, tx=run.tx, shares=shares, mesh=run.mesh
-    )
     brought = feed.HostFeed(task.splits["train"], config.batch_size, run.mesh)
-    compiled = brought.compile(step, state)
+    compiled = brought.compile(run.step(), state)
     batch = next(brought.works([np.arange(config.batch_size)], ())).inputs
     reduce, ones = all_reduce(run.start_params, run.mesh)
     seconds, sent = time_calls(
-        lambda state: compiled(state, *batch, run.step_key)[0], state, steps
+        lambda state: compiled(state, *batch, run.key)[0], state, steps
     )
     reduce_seconds, reduce_sent = time_calls(lambda _: reduce(ones), None, steps)
     return Turn(seconds, reduce_seconds, sent, reduce_sent)
