@@ -231,10 +231,3 @@ def wait_for_lines(process, folders):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def test_a_placement_without_gc_is_refused(capsys):
-    from train import horses
-
-    assert horses.main(["--placement=update"]) == 2
-    assert "--placement update needs --gc" in capsys.readouterr().err

@@ -282,25 +282,6 @@ def test_debug_shows_the_traceback(tmp_path):
     assert done.stderr.splitlines()[-1].startswith("error: --epochs")
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--dataset=no_such_thing"], "got no_such_thing."),
-        (["--coordinator=host:1"], "--process-id go together"),
-        (
-            ["--coordinator=host:1", "--num-processes=2", "--process-id=2"],
-            "got 2 of 2",
-        ),
-        (
-            ["--coordinator=host", "--num-processes=2", "--process-id=0"],
-            "must be HOST:PORT, with a port from 1 to 65535, got host.",
-        ),
-    ],
-)
-def test_nonsense_on_the_command_line(args, message, tmp_path, call):
-    assert_one_line(call(tmp_path, *args), 2, message)
-
-
 def test_a_batch_larger_than_the_set(small_data_dir, call):
     done = call(small_data_dir, "--dataset=pictures", "--batch-size=13")
     assert_one_line(

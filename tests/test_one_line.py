@@ -214,18 +214,11 @@ def checkpoints_is_a_file(place: Place) -> None:
     (place.new / "checkpoints").touch()
 
 
-RUNS: dict[str, tuple[Callable[[Place], object], list[str], int, str]] = {
-    "a folder that holds a run": (
-        lambda place: place.run.rename(place.new.parent),
-        ["--workdir=new"],
-        2,
-        "--workdir new holds a run. Add --resume to go on with it",
-    ),
-    "damaged params to start from": (no_metadata, ["--init-from=run"], 1, DAMAGED),
+RUNS: dict[str, tuple[Callable[[Place], object], str, str]] = {
+    "damaged params to start from": (no_metadata, "--init-from=run", DAMAGED),
     "a file named checkpoints": (
         checkpoints_is_a_file,
-        ["--resume"],
-        1,
+        "--resume",
         "cannot write a checkpoint into",
     ),
 }
@@ -233,10 +226,10 @@ RUNS: dict[str, tuple[Callable[[Place], object], list[str], int, str]] = {
 
 @pytest.mark.parametrize("fault", RUNS)
 def test_a_run_that_cannot_begin_says_why(fault, place, run_small):
-    cause, args, status, part = RUNS[fault]
+    cause, option, part = RUNS[fault]
     cause(place)
-    done = run_small(*options(place.sets, place.new), *args)
-    assert_one_line(done.returncode, done.stderr, status, part)
+    done = run_small(*options(place.sets, place.new), option)
+    assert_one_line(done.returncode, done.stderr, 1, part)
     assert "make room" not in done.stderr
     assert "Earlier ones" not in done.stderr
 
@@ -284,15 +277,7 @@ def test_without_compilation_nothing_begins(place, run_small):
     assert not place.new.parent.exists()
 
 
-def test_an_image_that_is_damaged_leaves_no_folder(tmp_path, capsys):
-    (tmp_path / "image.png").write_bytes(b"\x89PNG damaged")
-    args = [f"--image={tmp_path / 'image.png'}", f"--workdir={tmp_path / 'run'}"]
-    assert_one_line(image.main(args), capsys.readouterr().err, 2, "Pillow can read")
-    assert not (tmp_path / "run").exists()
-
-
 COMPARISONS = [
-    (["--learning-rates", "0.1", "-1"], "--learning-rates must be positive numbers"),
     (["--arms"], "--arms must name one of none, gradient, update, placebo"),
     (["--protocol=published", "--arms", "none"], "--arms is for --protocol paired"),
     (["--dataset=horse_or_humans"], "Did you mean"),
@@ -322,7 +307,9 @@ def test_a_home_is_meant_by_a_tilde_in_every_path(tmp_path, monkeypatch):
     )  # fmt: skip
     made = [config.workdir, config.data_dir, config.init_from]
     made += [compare.Comparison(out=pathlib.Path("~/out")).out]
-    assert made == [tmp_path / name for name in ("run", "sets", "first", "out")]
+    made += [image.Config(image=pathlib.Path("~/image.png")).image]
+    names = ("run", "sets", "first", "out", "image.png")
+    assert made == [tmp_path / name for name in names]
 
 
 def command(*args, **env):
