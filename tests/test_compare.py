@@ -1,4 +1,4 @@
-"""Paired arms: what is run, what is shared, what is not run twice."""
+"""Arms differ in nothing but the arm, and no run is done twice."""
 
 import os
 import signal

@@ -30,7 +30,7 @@ LONGER = {  # than a minute, or in need of what is not everywhere
     "python -m benchmarks.removed": "two to three minutes",
     "python -m benchmarks.step_aot": "libtpu",
     "python -m train.data.cues": "draws all images",
-    "python tests/sigkill.py --kills 50": "fifty runs",
+    "python tests/trials.py kills --tries 50": "fifty runs",
     "python tests/trials.py signals": "many runs, stopped as they start",
 }
 

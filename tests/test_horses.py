@@ -1,4 +1,4 @@
-"""The command line, as a user runs it: in a process of its own."""
+"""The command trains, leaves its record, and says in one line why it does not."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""An image as pixels to learn and to judge by: its networks, its files, its runs."""
+"""An image is fitted from half of its pixels and judged by others, to the end."""
 
 import json
 import os

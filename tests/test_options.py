@@ -1,4 +1,4 @@
-"""The options of every command, in groups."""
+"""Every command shows all its options, in groups, and a command line sets them."""
 
 import dataclasses
 import os

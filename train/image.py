@@ -9,7 +9,6 @@ docs/experiment.md says how the learning rates were chosen.
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -88,7 +87,6 @@ class Config(Training, config.Config):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
-    args = list(sys.argv[1:] if args is None else args)
     return once.train_once(MODULE, Config, load, args)
 
 

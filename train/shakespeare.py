@@ -4,7 +4,6 @@ python -m train.shakespeare --gc
 """
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -50,7 +49,6 @@ class Config(Training, config.Config):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
-    args = list(sys.argv[1:] if args is None else args)
     return once.train_once(MODULE, Config, load, args)
 
 

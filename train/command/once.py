@@ -5,7 +5,8 @@ import functools
 import os
 import pathlib
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from train.command import ends
@@ -21,7 +22,7 @@ def train_once(
     module: str,
     options: type[Config],
     load: Callable[[Config], "Task"],
-    args: list[str],
+    args: Sequence[str] | None,
 ) -> int:
     """Trains a task as a command line says and returns the exit status.
 
@@ -30,8 +31,9 @@ def train_once(
       options: the class of its configuration.
       load: from the configuration to the task with its data; called once JAX may be
         imported.
-      args: the command line.
+      args: the command line; by default the process's.
     """
+    args = list(sys.argv[1:] if args is None else args)
     config = read(options, args, f"python -m {module}")
     remedy = functools.partial(how_to_resume, module, config, args)
 

@@ -10,8 +10,8 @@ from equimo import models
 from equimo.layers import convolution, ffn, norm, posemb
 
 from benchmarks.reading.models import equinox_layers
-from benchmarks.reading.models.equinox_layers import NORM, always
-from benchmarks.reading.models.model import ELEMENTWISE, Model
+from benchmarks.reading.models.equinox_layers import NORM
+from benchmarks.reading.models.model import ELEMENTWISE, Model, always
 
 LAYERS = {
     **equinox_layers.LAYERS,

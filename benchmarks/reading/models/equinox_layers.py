@@ -1,7 +1,7 @@
 """What Equinox's own layers contract, by the class that holds each array."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,17 +14,11 @@ from benchmarks.reading.models.model import (
     Axes,
     Model,
     Path,
+    Rule,
     Truth,
+    always,
     make,
 )
-
-# From a layer to the axes of its arrays by their attributes' names.
-Rule: TypeAlias = Callable[[Any], Mapping[str, Axes]]
-
-
-def always(**axes: Axes) -> Rule:
-    """Returns the rule of a layer whose axes do not depend on its attributes."""
-    return lambda _: axes
 
 
 def conv(layer: Any) -> Mapping[str, Axes]:

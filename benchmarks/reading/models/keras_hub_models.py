@@ -13,8 +13,8 @@ from keras_hub.src.models.t5.t5_multi_head_attention import T5MultiHeadAttention
 from keras_hub.src.models.xlnet.xlnet_encoder import XLNetEncoder
 
 from benchmarks.reading.models import keras_models
-from benchmarks.reading.models.keras_models import always, without_weights
-from benchmarks.reading.models.model import ELEMENTWISE, LOOKED_UP, Model, Path
+from benchmarks.reading.models.keras_models import without_weights
+from benchmarks.reading.models.model import ELEMENTWISE, LOOKED_UP, Model, Path, always
 
 LAYERS = {
     **keras_models.LAYERS,

@@ -6,7 +6,7 @@ A model's parameters are a list without names, as `Model.stateless_call` takes t
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import keras
@@ -18,18 +18,12 @@ from benchmarks.reading.models.model import (
     Axes,
     Model,
     Path,
+    Rule,
     Truth,
+    always,
     einsum_axes,
     make,
 )
-
-# From a layer to the axes of its variables by their attributes' names.
-Rule: TypeAlias = Callable[[Any], Mapping[str, Axes]]
-
-
-def always(**axes: Axes) -> Rule:
-    """Returns the rule of a layer whose axes do not depend on its attributes."""
-    return lambda _: axes
 
 
 def conv(layer: Any) -> Mapping[str, Axes]:

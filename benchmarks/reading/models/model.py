@@ -16,7 +16,15 @@ Axes: TypeAlias = tuple[int, ...] | None
 Path: TypeAlias = str
 Truth: TypeAlias = dict[Path, set[Axes]]
 
+# From a layer to the axes of its arrays, by their attributes' names.
+Rule: TypeAlias = Callable[[Any], Mapping[str, Axes]]
+
 LOOKED_UP = ELEMENTWISE = None
+
+
+def always(**axes: Axes) -> Rule:
+    """Returns the rule of a layer whose axes do not depend on its attributes."""
+    return lambda _: axes
 
 
 @dataclasses.dataclass(frozen=True)

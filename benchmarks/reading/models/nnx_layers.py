@@ -16,18 +16,14 @@ from benchmarks.reading.models.model import (
     Axes,
     Model,
     Path,
+    Rule,
     Truth,
+    always,
     make,
 )
 
-# From a layer to the axes of its parameters by name; one for each method that uses any.
-Rule: TypeAlias = Callable[[Any], Mapping[str, Axes]]
+# For each method of a layer that uses any of its parameters.
 Layers: TypeAlias = Mapping[tuple[type, str], Rule]
-
-
-def always(**axes: Axes) -> Rule:
-    """Returns the rule of a layer whose axes do not depend on its attributes."""
-    return lambda _: axes
 
 
 def conv(layer: nnx.Conv) -> Mapping[str, Axes]:

@@ -14,8 +14,14 @@ from tunix.models.qwen2 import model as qwen2
 from tunix.models.qwen3 import model as qwen3
 
 from benchmarks.reading.models import nnx_layers
-from benchmarks.reading.models.model import LOOKED_UP, Axes, Model, Path, einsum_axes
-from benchmarks.reading.models.nnx_layers import always
+from benchmarks.reading.models.model import (
+    LOOKED_UP,
+    Axes,
+    Model,
+    Path,
+    always,
+    einsum_axes,
+)
 
 
 def einsum(layer: Any) -> Mapping[str, Axes]:
