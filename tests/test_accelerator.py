@@ -148,7 +148,7 @@ def test_a_process_that_ends_or_lasts_too_long_is_a_failure():
 
 
 def test_arithmetic_is_that_of_the_networks_products_and_little_more():
-    run, start = parts.begin("horses", "float32", quick=True)
+    run, start = parts.prepared("horses", "float32", quick=True)
     products = sum(flop.layer_flop(94).values())
     counted = parts.flop_an_example(run, start)
     assert products < counted < 1.05 * products

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import small_horses
 import tensorflow_datasets as tfds
-from conftest import make_dataset, pictures, stage_horses
+from conftest import assert_one_line, make_dataset, pictures, stage_horses
 
 from train import data, horses
 from train.data import prepare
@@ -35,14 +35,6 @@ def call(tmp_path, monkeypatch, capsys):
         return subprocess.CompletedProcess(args, status, *capsys.readouterr())
 
     return call
-
-
-def assert_one_line(done, status, *parts):
-    assert done.returncode == status, (done.stdout, done.stderr)
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1, done.stderr
-    for part in parts:
-        assert part in done.stderr, done.stderr
 
 
 @pytest.fixture

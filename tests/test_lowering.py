@@ -1,7 +1,5 @@
 """The whole train step lowers for accelerators on a machine that has none."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +8,7 @@ import pytest
 from benchmarks.cost import chips, hlo
 from benchmarks.hosts import programs
 from train import data
-from train.engine import arms, batches
-from train.engine.axes import fan_in_axes
-from train.engine.optimizer import optimizer
-from train.engine.state import init_state
-from train.engine.step import train_step
+from train.engine import batches
 from train.horses import Config
 from train.tasks.horses import Horses
 
@@ -25,19 +19,9 @@ COUNT = jax.ShapeDtypeStruct((), jnp.int32)
 KEY = jax.eval_shape(jax.random.key, 0)
 
 
-def step_and_state(gc, mesh):
-    """The train step, and the shapes of the state that it takes."""
-    config, variables = Config(gc=gc), jax.eval_shape(TASK.init, KEY)
-    arm = config, fan_in_axes(TASK, variables), variables["params"]
-    tx = optimizer(config, TASK.recipe, 1, arms.projection(*arm))
-    shares = arms.taken_shares(*arm)
-    step = functools.partial(train_step, task=TASK, tx=tx, shares=shares, mesh=mesh)
-    return step, jax.eval_shape(lambda key: init_state(TASK.init(key), tx), KEY)
-
-
 def traced_step(gc):
     mesh = batches.all_devices()
-    step, state = step_and_state(gc, mesh)
+    step, state = programs.step_and_state(TASK, Config(gc=gc), mesh)
     batch = batches.batch_shapes(TASK.splits["train"], 4, mesh)
     return jax.jit(step).trace(state, batch, COUNT, KEY)
 

@@ -16,11 +16,10 @@ from benchmarks.cost import updates
 from benchmarks.devices import peaks, step_parts
 from benchmarks.epochs import random_tasks
 from train.engine import batches, feed, processes
-from train.engine import run as engine_run
 from train.engine.checkpoint import Progress
 from train.engine.epoch import train_epoch
 from train.engine.program import Program, compile_program
-from train.engine.run import Run
+from train.engine.run import Run, begin
 from train.engine.state import State
 from train.record.environment import NVIDIA_DRIVER, environment
 from train.tasks.shakespeare import LENGTH
@@ -79,9 +78,9 @@ def memory(name: str) -> int | None:
     return max((found[name] for found in stats if name in found), default=None)
 
 
-def begin(name: str, precision: str, *, quick: bool) -> tuple[Run, State]:
+def prepared(name: str, precision: str, *, quick: bool) -> tuple[Run, State]:
     """Returns a run of a task on random data, and its first state on the host."""
-    run, state = engine_run.begin(*random_tasks.make(name, precision, quick=quick))
+    run, state = begin(*random_tasks.make(name, precision, quick=quick))
     return run, jax.device_get(state)
 
 
@@ -160,7 +159,7 @@ def time_epochs(
 
 def measure_task(name: str, precision: str, quick: bool) -> Record:
     """Returns what is measured of a task: its epochs by feed, and its step's parts."""
-    run, start = begin(name, precision, quick=quick)
+    run, start = prepared(name, precision, quick=quick)
     unit, size = UNITS.get(name, ("images", 1))
     flop = attempt(lambda: {"flop": flop_an_example(run, start) / size})
     indices, kept = run.left(Progress())[0], {}

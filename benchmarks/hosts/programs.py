@@ -14,7 +14,7 @@ from train import data, fashion, horses, shakespeare
 from train.engine import arms, batches, feed
 from train.engine.axes import fan_in_axes
 from train.engine.optimizer import optimizer
-from train.engine.state import init_state
+from train.engine.state import State, init_state
 from train.engine.step import train_step
 from train.engine.task import Task
 
@@ -48,20 +48,25 @@ def tasks(precision: str) -> dict[str, tuple[Task, Any]]:
     return made
 
 
-def lowered(task: Task, config: Any, mesh: Mesh) -> dict[str, jax.stages.Lowered]:
-    """Returns the step, and the loop of many, lowered for the chips."""
+def step_and_state(task: Task, config: Any, mesh: Mesh) -> tuple[Any, State]:
+    """Returns the train step, and the shapes of the state that it takes."""
     variables = jax.eval_shape(task.init, KEY)
     axes = fan_in_axes(task, variables)
     projection = arms.projection(config, axes, variables["params"])
     tx = optimizer(config, task.recipe, 1000, projection)
     shares = arms.taken_shares(config, axes, variables["params"])
     step = functools.partial(train_step, task=task, tx=tx, shares=shares, mesh=mesh)
+    return step, jax.eval_shape(lambda key: init_state(task.init(key), tx), KEY)
+
+
+def lowered(task: Task, config: Any, mesh: Mesh) -> dict[str, jax.stages.Lowered]:
+    """Returns the step, and the loop of many, lowered for the chips."""
+    step, state = step_and_state(task, config, mesh)
     everywhere = NamedSharding(mesh, P())
 
     def whole(x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere)
 
-    state = jax.eval_shape(lambda key: init_state(task.init(key), tx), KEY)
     state, examples = jax.tree.map(whole, (state, task.splits["train"]))
     batch = batches.batch_shapes(examples, config.batch_size * mesh.size, mesh)
     one = jax.jit(step, donate_argnums=0).lower(state, batch, feed.COUNT, KEY)
