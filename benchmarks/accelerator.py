@@ -52,7 +52,7 @@ class Options(Paths):
 
 def parts(options: Options) -> Iterator[Part]:
     """Yields where each part stands in the record, its function and the arguments."""
-    from benchmarks import accelerator_parts as measured
+    from benchmarks.devices import parts as measured
 
     quick = options.quick
     yield ("device",), measured.measure_device, (128 if quick else None,)
@@ -98,7 +98,7 @@ def deliver(
 ) -> None:
     """Sends what a function gives, or how it failed: what each process does."""
     keep_freed_memory()
-    from benchmarks import accelerator_parts as measured
+    from benchmarks.devices import parts as measured
 
     pipe.send(measured.attempt(function, *arguments))
 
@@ -171,14 +171,16 @@ def compare(ours: list[float], theirs: list[float]) -> Record:
 
 def main() -> None:
     """Measures what the options ask for and prints the tables."""
-    options = tyro.cli(Options, prog="python -m benchmarks.accelerator")
+    options = tyro.cli(
+        Options, prog="python -m benchmarks.accelerator", description=__doc__
+    )
     prepare_jax()
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-    from benchmarks import accelerator_tables
+    from benchmarks.devices import tables
 
     console = Console(width=120)
     record = measure(options, console)
-    console.print(*accelerator_tables.tables(record), sep="\n")
+    console.print(*tables.tables(record), sep="\n")
     if options.out:
         console.print(f"Written to {options.out}.", highlight=False)
 

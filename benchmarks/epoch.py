@@ -1,6 +1,7 @@
 """Times an epoch of ours against peers that do the same work, one after the other.
 
-python -m benchmarks.epoch --keras-python ENV/bin/python --torch-python ENV/bin/python
+    python -m benchmarks.epoch --keras-python ENV/bin/python \
+                               --torch-python ENV/bin/python
 
 Each contender is a process of its own: the same images, model, batch and augmentation.
 They take turns for some rounds, so that a slow minute of the machine falls on all. The
@@ -25,7 +26,7 @@ from rich.table import Table
 
 from train.config import Paths, default_data_dir
 
-PEERS = pathlib.Path(__file__).parent / "peers"
+PEERS = pathlib.Path(__file__).parent / "epochs" / "peers"
 MATMUL = """
 import json, time, jax, jax.numpy as jnp
 multiply, a = jax.jit(jnp.matmul), jnp.ones((2048, 2048))
@@ -123,23 +124,6 @@ def take_turn(command, environment, folder):
     return [line["epoch_seconds"] for line in lines][1:], peak
 
 
-def layer_flop(side):
-    """Returns the multiplications and additions that an image costs each layer.
-
-    For its value, its kernel's gradient and, but for the first layer, its input's.
-    """
-    from train.tasks.cnn import CONV_FEATURES, DENSE_FEATURES
-
-    flop, channels = {}, 3
-    for i, features in enumerate(CONV_FEATURES):
-        times = 2 if i == 0 else 3
-        flop[f"Conv_{i}"] = times * 2 * (side - 2) ** 2 * 9 * channels * features
-        side, channels = (side - 2) // 2, features
-    flop["Dense_0"] = 3 * 2 * side**2 * channels * DENSE_FEATURES
-    flop["Dense_1"] = 3 * 2 * DENSE_FEATURES
-    return flop
-
-
 def ratio(ours, theirs):
     """Returns the median over the rounds of our time over theirs in the same round."""
     rounds = zip(ours.turns, theirs.turns, strict=True)
@@ -171,6 +155,7 @@ def report(results, flop, flop_per_second):
 
 
 def main(options):
+    from benchmarks.epochs.flop import layer_flop
     from train import data
 
     dataset = data.load(options.dataset, options.data_dir)
@@ -196,4 +181,4 @@ def main(options):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m benchmarks.epoch"))
+    main(tyro.cli(Options, prog="python -m benchmarks.epoch", description=__doc__))

@@ -1,118 +1,45 @@
 """Times the parts of a train step on one core of a CPU, in milliseconds an image.
 
-python -m benchmarks.layers
+    python -m benchmarks.layers
 
 Each part is compiled by itself and takes eight images at a time, as the step does. A
 layer is its value and its gradients; convolutions come with relu, dropout and pool.
 """
 
-import os
-import statistics
-import time
-
-import jax
-import jax.numpy as jnp
+import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import epoch, scaling
-from train.tasks import augment, cnn, layers
-
-IMAGES, SIDE, ROUNDS = 8, 300, 15
+BATCH = 128  # the published experiment's
 
 
-def use_one_core():
-    """To be called before JAX does anything."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    jax.config.update("jax_num_cpu_devices", 1)
+def main() -> None:
+    """Measures the parts and prints the table."""
+    import jax.numpy as jnp
 
+    from benchmarks.epochs import flop, parts, single
 
-def normal(*shape):
-    return jax.random.normal(jax.random.key(sum(shape)), shape)
-
-
-def gradients(layer):
-    """Returns a function that gives the gradients of the layer's input and weights."""
-
-    def pull_back(g, x, weights, keys=()):
-        def value(x, weights):
-            return layer(x, *weights, *keys)
-
-        return jax.vjp(value, x, weights)[1](g)
-
-    return pull_back
-
-
-def gradients_of_weights(layer):
-    """Returns a function that gives the gradients of the layer's weights alone."""
-    return lambda *arguments: gradients(layer)(*arguments)[1]
-
-
-def dropped_out(x, kernel, bias, key):
-    """Returns what a convolution with dropout makes of one image."""
-    shape = x.shape[0] - 2, x.shape[1] - 2, bias.size
-    return layers.conv_relu_pool(x, kernel, bias, layers.keep_half(key, shape))
-
-
-def parts():
-    """Yields the name, a function and its arguments of each part.
-
-    Of the first layer nobody needs the gradient of the input.
-    """
-    keys = jax.random.split(jax.random.key(0), IMAGES)
-    pixels = jnp.zeros((IMAGES, SIDE, SIDE, 3), jnp.uint8)
-    yield "augmentation", jax.vmap(augment.augment), (keys, pixels)
-    side, channels = SIDE, 3
-    for i, features in enumerate(cnn.CONV_FEATURES):
-        x = normal(IMAGES, side, side, channels)
-        weights = normal(3, 3, channels, features), normal(features)
-        side, channels = (side - 2) // 2, features
-        g = normal(IMAGES, side, side, features)
-        layer = jax.vmap(layers.conv_relu_pool, (0, None, None))
-        arguments = g, x, weights
-        if i in cnn.DROPOUT_IN:
-            layer = jax.vmap(dropped_out, (0, None, None, 0))
-            arguments = g, x, weights, (keys,)
-        of = gradients_of_weights if i == 0 else gradients
-        yield f"Conv_{i}", of(layer), arguments
-    x, g = normal(IMAGES, side**2 * channels), normal(IMAGES, cnn.DENSE_FEATURES)
-    yield "Dense_0", gradients(jnp.matmul), (g, x, (normal(x.shape[1], g.shape[1]),))
-
-
-def milliseconds(function, arguments):
-    """Returns the median time of a call."""
-    compiled = jax.jit(function).lower(*arguments).compile()
-    seconds = []
-    for _ in range(1 + ROUNDS):  # the first one warms up
-        start = time.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
-        seconds.append(time.perf_counter() - start)
-    return 1000 * statistics.median(seconds[1:])
-
-
-def work(flop, ms):
-    """Returns the cells of GFLOP and GFLOP/s."""
-    return f"{flop / 1e9:.2f}", f"{flop / ms / 1e6:.0f}"
-
-
-def main():
-    use_one_core()
+    parts.use_one_core()
     table = Table("", "ms an image", "GFLOP", "GFLOP/s")
-    total, flop = 0.0, epoch.layer_flop(SIDE)
-    for name, function, arguments in parts():
-        ms = milliseconds(function, arguments) / IMAGES
+    total, counted = 0.0, flop.layer_flop(parts.SIDE)
+    for name, function, arguments in parts.parts():
+        ms = parts.milliseconds(function, arguments) / parts.IMAGES
         total += ms
-        cells = work(flop[name], ms) if name in flop else ()
+        cells = work(counted[name], ms) if name in counted else ()
         table.add_row(name, f"{ms:.2f}", *cells)
     table.add_row("sum", f"{total:.2f}")
-    seconds, _ = scaling.row(scaling.BATCH, SIDE, 2 * scaling.BATCH)
-    step = 1000 * seconds / (2 * scaling.BATCH)
-    table.add_row(f"step of {scaling.BATCH}", f"{step:.2f}")
-    square = normal(2048, 2048)
-    ms = milliseconds(jnp.matmul, (square, square))
+    seconds, _ = single.train(BATCH, parts.SIDE, 2 * BATCH)
+    table.add_row(f"step of {BATCH}", f"{1000 * seconds / (2 * BATCH):.2f}")
+    square = parts.normal(2048, 2048)
+    ms = parts.milliseconds(jnp.matmul, (square, square))
     table.add_row("2048x2048 product", "", *work(2 * 2048**3, ms))
     Console().print(table)
 
 
+def work(flop: float, ms: float) -> tuple[str, str]:
+    """Returns the cells of GFLOP and GFLOP/s."""
+    return f"{flop / 1e9:.2f}", f"{flop / ms / 1e6:.0f}"
+
+
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m benchmarks.layers", description=__doc__)

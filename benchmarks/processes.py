@@ -26,7 +26,7 @@ from train.config import prepare_jax
 from train.horses import Config
 
 if TYPE_CHECKING:
-    from benchmarks.process_steps import Turn
+    from benchmarks.hosts.turn import Turn
 
 GRADIENTS = 1_704_097 * 4  # bytes of the network's gradients in float32
 HOSTS = (8, 16, 32, 64, 128, 256)
@@ -122,10 +122,10 @@ def work(
     others = {}
     if count > 1:
         others = {"coordinator": address, "num_processes": count, "process_id": index}
-    from benchmarks import process_steps
+    from benchmarks.hosts import turn
 
     config = Config(gc=True, batch_size=count * options.images, **others)
-    pipe.send(process_steps.measure(config, options.side, options.steps))
+    pipe.send(turn.measure(config, options.side, options.steps))
 
 
 def scaling(turns: "dict[int, Sequence[Turn]]") -> Table:
@@ -133,7 +133,7 @@ def scaling(turns: "dict[int, Sequence[Turn]]") -> Table:
 
     Differences and ratios are taken round by round, then their median.
     """
-    from benchmarks.overhead import blank_table
+    from benchmarks.cost.tables import blank_table
 
     table = blank_table(
         "A step of some processes with the same work each", "processes", "step, ms",
@@ -168,7 +168,7 @@ def on_paper(step: float) -> Table:
     Args:
       step: seconds of a step of one process, to compare with.
     """
-    from benchmarks.overhead import blank_table
+    from benchmarks.cost.tables import blank_table
 
     table = blank_table(
         f"On paper: ms of a ring's all-reduce (share of a step of {1e3 * step:.0f} ms)",
@@ -184,7 +184,9 @@ def on_paper(step: float) -> Table:
 
 def main() -> None:
     """Measures what the options ask for and prints both tables."""
-    options = tyro.cli(Options, prog="python -m benchmarks.processes")
+    options = tyro.cli(
+        Options, prog="python -m benchmarks.processes", description=__doc__
+    )
     turns: dict[int, list[Turn]] = {count: [] for count in counts(options)}
     console = Console(width=120)
     for _ in range(options.rounds):

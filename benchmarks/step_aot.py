@@ -10,125 +10,18 @@ one dispatch, with the training data on each chip. Without GC the collectives ar
 same (tests/test_lowering.py).
 """
 
-import functools
-import importlib.util
-import os
-import sys
-from typing import Any
-
-import jax
-import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+import tyro
 from rich.console import Console
-from rich.table import Table
-
-from benchmarks import tpu_aot
-from train import data, fashion, horses, shakespeare
-from train.engine import arms, batches, feed
-from train.engine.axes import fan_in_axes
-from train.engine.optimizer import optimizer
-from train.engine.state import init_state
-from train.engine.step import train_step
-from train.engine.task import Task
-
-EXAMPLES = 12_000  # of training, as many as Fashion's validation split needs and more
-KEY = jax.eval_shape(jax.random.key, 0)
-
-
-def blank_images(shape: tuple[int, ...], classes: int) -> data.Dataset:
-    """Returns black images, which take no memory until they are read."""
-    images = np.broadcast_to(np.zeros((), np.uint8), (EXAMPLES, *shape))
-    split = data.Split(images, np.zeros(EXAMPLES, np.int32))
-    return data.Dataset(
-        "blank", "as asked", tuple(map(str, range(classes))), *[split] * 2
-    )
-
-
-def tasks(precision: str) -> dict[str, tuple[Task, Any]]:
-    """Returns each task as accelerators run it, with its default configuration."""
-    blank = data.Text("blank", *[np.zeros(1_000_000, np.uint8)] * 3)
-    of = {
-        "horses": (horses, blank_images((300, 300, 3), 2)),
-        "fashion": (fashion, blank_images((28, 28, 1), 10)),
-        "shakespeare": (shakespeare, blank),
-    }
-    made = {}
-    for name, (module, examples) in of.items():
-        config = functools.partial(module.Config, precision=precision)
-        task = module.task(config(), examples)
-        task.per_turn = None  # the whole share at once, as on no CPU
-        made[name] = task, config
-    return made
-
-
-def lowered(task: Task, config: Any, mesh: Mesh) -> dict[str, jax.stages.Lowered]:
-    """Returns the step, and the loop of many, lowered for the chips."""
-    variables = jax.eval_shape(task.init, KEY)
-    axes = fan_in_axes(task, variables)
-    projection = arms.projection(config, axes, variables["params"])
-    tx = optimizer(config, task.recipe, 1000, projection)
-    shares = arms.taken_shares(config, axes, variables["params"])
-    step = functools.partial(train_step, task=task, tx=tx, shares=shares, mesh=mesh)
-    everywhere = NamedSharding(mesh, P())
-
-    def whole(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere)
-
-    state = jax.eval_shape(lambda key: init_state(task.init(key), tx), KEY)
-    state, examples = jax.tree.map(whole, (state, task.splits["train"]))
-    batch = batches.batch_shapes(examples, config.batch_size * mesh.size, mesh)
-    one = jax.jit(step, donate_argnums=0).lower(state, batch, feed.COUNT, KEY)
-    many = feed.lower_turn(step, state, (examples, batch.positions), mesh)
-    return {"step": one, "loop": many}
-
-
-def tpu_mesh(grid: tuple[int, int]) -> Mesh:
-    """Returns the chips as the engine's mesh has its devices."""
-    return Mesh(tpu_aot.tpu_mesh(grid).devices.ravel(), ("batch",))
-
-
-def peak(compiled: jax.stages.Compiled) -> int:
-    """Returns the bytes that a chip needs at most."""
-    found = compiled.memory_analysis()
-    kept = found.argument_size_in_bytes + found.output_size_in_bytes
-    return kept + found.temp_size_in_bytes - found.alias_size_in_bytes
-
-
-def row(task: Task, config: Any, mesh: Mesh) -> list[str]:
-    """Returns what is counted of a program."""
-    programs = {k: v.compile() for k, v in lowered(task, config, mesh).items()}
-    text, flop = programs["step"].as_text(), programs["step"].cost_analysis()["flops"]
-    return [
-        f"{flop / 1e9:.1f}",
-        f"{tpu_aot.hbm_bytes(text) / 1e6:,.0f}",
-        f"{peak(programs['step']) / 1e6:,.0f}",
-        tpu_aot.summary(tpu_aot.collectives(text)),
-        tpu_aot.summary(tpu_aot.collectives(programs["loop"].as_text())),
-    ]
-
-
-def measure(grids: tuple[tuple[int, int], ...], precision: str) -> Table:
-    """Returns the table of all tasks."""
-    columns = ("GFLOP", "HBM, MB", "peak, MB", "collectives", "of the loop")
-    title = f"A chip's step, {precision}"
-    table = Table("task", "TPU v5e", *columns, title=title)
-    for name, (task, config) in tasks(precision).items():
-        for grid in grids:
-            cells = row(task, config(gc=True), tpu_mesh(grid))
-            table.add_row(name, "x".join(map(str, grid)), *cells)
-    return table
 
 
 def main() -> None:
     """Prints the table, or what is missing."""
-    if importlib.util.find_spec("libtpu") is None:
-        sys.exit(
-            "libtpu is not installed: pip install libtpu==0.0.42.1 (no TPU needed)"
-        )
-    os.environ.update(tpu_aot.ENVIRONMENT)
-    Console(width=150).print(measure(tpu_aot.GRIDS, "float32"))
+    from benchmarks.cost import chips
+    from benchmarks.hosts import programs
+
+    chips.begin()
+    Console(width=150).print(programs.measure(chips.GRIDS, "float32"))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m benchmarks.step_aot", description=__doc__)

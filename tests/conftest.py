@@ -131,6 +131,17 @@ def run_small() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
         yield run
 
 
+def assert_one_line(
+    done: subprocess.CompletedProcess[str], status: int, *parts: str
+) -> None:
+    """Asserts that a command failed with a status and an error in one line."""
+    assert done.returncode == status, (done.stdout, done.stderr)
+    assert done.stderr.startswith("error: "), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    for part in parts:
+        assert part in done.stderr, done.stderr
+
+
 @pytest.fixture
 def no_network(monkeypatch) -> None:
     """Sends every request to a port of this machine where nobody listens."""

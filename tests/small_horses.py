@@ -6,7 +6,8 @@ For what is tested of the engine around it; the real one runs in `test_horses.py
 import sys
 from typing import Any
 
-from train import compare, config, horses, jobs
+from train import compare, config, horses
+from train.comparison import jobs
 
 
 def small():

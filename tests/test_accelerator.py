@@ -1,5 +1,4 @@
-"""The accelerator's benchmark runs on a CPU and records what it says; no time is
-asserted."""
+"""The accelerator's benchmark runs on a CPU and records what it says, times aside."""
 
 import io
 import json
@@ -11,16 +10,10 @@ import pytest
 import small_horses
 from rich.console import Console
 
-from benchmarks import (
-    accelerator,
-    accelerator_parts,
-    accelerator_tables,
-    epoch,
-    overhead,
-    peaks,
-    step_parts,
-    trees,
-)
+from benchmarks import accelerator
+from benchmarks.cost import trees, updates
+from benchmarks.devices import parts, peaks, step_parts, tables
+from benchmarks.epochs import flop
 from train.engine import feed
 from train.tasks import horses
 
@@ -28,7 +21,7 @@ from train.tasks import horses
 def here(function, *arguments, seconds):
     """Runs a part in this process."""
     assert seconds > 0
-    return accelerator_parts.attempt(function, *arguments)
+    return parts.attempt(function, *arguments)
 
 
 def too_large(config, *args, choose=feed.choose):
@@ -49,11 +42,11 @@ def record(out):
     options = accelerator.Options(tasks=("horses",), quick=True, out=out)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accelerator, "in_own_process", here)
-        patch.setattr(accelerator_parts, "EPOCHS", 2)
+        patch.setattr(parts, "EPOCHS", 2)
         patch.setattr(step_parts, "LIMIT", 0.0)
         patch.setattr(feed, "choose", too_large)
         patch.setattr(horses, "CNN", small_horses.small())
-        patch.setitem(overhead.MODELS, "CNN", lambda: trees.many_leaves(4))
+        patch.setitem(updates.MODELS, "CNN", lambda: trees.many_leaves(4))
         with jax.numpy_dtype_promotion("standard"):  # schedules and Adam promote
             return accelerator.measure(options, Console(file=io.StringIO()))
 
@@ -99,7 +92,7 @@ def test_both_feeds_train_alike(record):
 def test_the_step_is_its_parts_and_what_is_left_over(record):
     for task in record["tasks"]["horses"].values():
         spent = dict(task["step_seconds"])
-        assert set(spent) == set(accelerator_tables.PARTS)
+        assert set(spent) == set(tables.PARTS)
         whole, left = spent.pop("whole step"), spent.pop("left over")
         assert min(whole, *spent.values()) > 0
         assert sum(spent.values()) + left == pytest.approx(whole)
@@ -121,14 +114,14 @@ def test_losses_that_are_too_far_apart_do_not_agree():
 def test_updates_are_compared_with_and_without_centralizing(record):
     for spent in record["updates"]["CNN"].values():
         assert spent["alone_seconds"] > 0
-        for arm in accelerator_tables.ARMS:
+        for arm in tables.ARMS:
             low, median, high = spent[arm]
             assert 0 < low <= median <= high
 
 
 def test_tables_show_every_part_and_what_failed(record):
     console = Console(file=io.StringIO(), width=120)
-    console.print(*accelerator_tables.tables(record), sep="\n")
+    console.print(*tables.tables(record), sep="\n")
     shown = console.file.getvalue()
     for title in ("An epoch", "Mean loss", "A step", "The update's time"):
         assert title in shown
@@ -142,7 +135,7 @@ def test_parts_are_skipped_when_the_time_is_over(monkeypatch, tmp_path):
     options = accelerator.Options(quick=True, out=tmp_path / "out.json")
     console = Console(file=io.StringIO(), width=120)
     found = accelerator.measure(options, console)
-    console.print(*accelerator_tables.tables(found), sep="\n")
+    console.print(*tables.tables(found), sep="\n")
     assert found["device"] == found["updates"]["CNN"]
     assert console.file.getvalue().count("skipped: 0 minutes are over") == 2 * 8
 
@@ -155,9 +148,9 @@ def test_a_process_that_ends_or_lasts_too_long_is_a_failure():
 
 
 def test_arithmetic_is_that_of_the_networks_products_and_little_more():
-    run, start = accelerator_parts.begin("horses", "float32", quick=True)
-    products = sum(epoch.layer_flop(94).values())
-    counted = accelerator_parts.flop_an_example(run, start)
+    run, start = parts.prepared("horses", "float32", quick=True)
+    products = sum(flop.layer_flop(94).values())
+    counted = parts.flop_an_example(run, start)
     assert products < counted < 1.05 * products
 
 

@@ -1,4 +1,4 @@
-"""What the arms take from a gradient: which kernels, which direction, how much."""
+"""An arm takes its direction from the kernels that are its own, and nothing else."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The augmentation against SciPy's resampling, and its random ranges."""
+"""The augmentation is SciPy's resampling, with parameters in the published ranges."""
 
 import jax
 import jax.numpy as jnp

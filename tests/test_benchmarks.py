@@ -1,7 +1,7 @@
 """The benchmarks count and compare what they say; no time is asserted."""
 
 import importlib
-import sys
+import typing
 from types import SimpleNamespace
 
 import jax
@@ -11,8 +11,11 @@ import pytest
 from jax.sharding import Mesh
 from rich.console import Console
 
-from benchmarks import commands, epoch, layers, overhead, tilings, tpu_aot, trees, zoo
-from benchmarks.zoo_models import model as zoo_model
+from benchmarks import accelerator, epoch, overhead, tpu_aot
+from benchmarks.cost import chips, hlo, sharded, trees, updates
+from benchmarks.epochs import flop, parts
+from benchmarks.reading import verdicts
+from benchmarks.reading.models import model as zoo_model
 
 # Four chips, kernel sharded on its fan-in: a prefetch, a reduction, a fused update.
 HLO = """\
@@ -54,7 +57,7 @@ def tiny() -> trees.Tree:
 
 @pytest.fixture(scope="module")
 def compiled(tiny):
-    return overhead.compile_updates(overhead.OPTIMIZERS["rmsprop"], tiny)
+    return updates.compile_updates(updates.OPTIMIZERS["rmsprop"], tiny)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +86,8 @@ def test_many_leaves_are_as_many_as_asked_for(leaves):
 
 
 def test_each_arm_is_timed_in_each_round(tiny, compiled):
-    rmsprop = overhead.OPTIMIZERS["rmsprop"]
-    seconds = overhead.time_updates(compiled, rmsprop, tiny, rounds=3)
+    rmsprop = updates.OPTIMIZERS["rmsprop"]
+    seconds = updates.time_updates(compiled, rmsprop, tiny, rounds=3)
     assert {name: len(times) for name, times in seconds.items()} == {
         "alone": 3,
         "optax_gc": 3,
@@ -94,7 +97,7 @@ def test_each_arm_is_timed_in_each_round(tiny, compiled):
 
 def test_ratio_is_taken_round_by_round():
     seconds = {"alone": [1.0, 2.0, 4.0], "optax_gc": [1.0, 3.0, 8.0]}
-    assert overhead.ratio(seconds, "optax_gc") == "1.50 [1.25, 1.75]"
+    assert updates.ratio(seconds, "optax_gc") == "1.50 [1.25, 1.75]"
 
 
 def test_ratio_of_epochs_is_taken_round_by_round():
@@ -104,72 +107,46 @@ def test_ratio_of_epochs_is_taken_round_by_round():
 
 
 def test_each_layers_flop_is_counted_from_its_shapes():
-    flop = epoch.layer_flop(300)
-    assert flop["Conv_1"] == 3 * 2 * 147**2 * 9 * 16 * 32
-    assert flop["Dense_0"] == 3 * 2 * 3136 * 512
+    counted = flop.layer_flop(300)
+    assert counted["Conv_1"] == 3 * 2 * 147**2 * 9 * 16 * 32
+    assert counted["Dense_0"] == 3 * 2 * 3136 * 512
     kernels = [name for name, leaves in trees.cnn().items() if leaves]
-    assert list(flop) == sorted(kernels)
+    assert list(counted) == sorted(kernels)
 
 
 def test_parts_are_the_gradients_of_the_networks_layers(monkeypatch):
-    monkeypatch.setattr(layers, "IMAGES", 1)
-    for name, function, arguments in layers.parts():
+    monkeypatch.setattr(parts, "IMAGES", 1)
+    for name, function, arguments in parts.parts():
         made = jax.eval_shape(function, *arguments)
         if name != "augmentation":
             shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
             assert trees.cnn()[name]["kernel"].shape in shapes
 
 
-def test_bands_change_no_gradient():
-    x, keep = layers.normal(2, 23, 26, 3), layers.normal(2, 8, 10, 5) > 0
-    weights = [layers.normal(*n) for n in ((3, 3, 3, 4), (4,), (3, 3, 4, 5), (5,))]
-
-    def grads(way):
-        return jax.jit(jax.grad(lambda w: way(x, *w, keep=keep).sum()))(weights)
-
-    for one, other in zip(
-        grads(tilings.by_image), grads(tilings.by_band(3)), strict=True
-    ):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
-
-
-def test_turns_change_no_gradient(monkeypatch):
-    monkeypatch.setattr(layers, "IMAGES", 4)
-    monkeypatch.setattr(layers, "SIDE", 94)
-    _, layer, args = list(layers.parts())[1]
-    for one, other in zip(
-        jax.tree.leaves(jax.jit(layer)(*args)),
-        jax.tree.leaves(jax.jit(tilings.layer_in_turns_of(2, layer))(*args)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(one, other)
-
-
 def test_centralizing_accesses_more_bytes_than_the_floor(tiny, compiled):
     alone, ours = (
-        overhead.bytes_per_parameter(compiled[name], tiny)
+        updates.bytes_per_parameter(compiled[name], tiny)
         for name in ("alone", "optax_gc")
     )
-    assert overhead.FLOOR["rmsprop"] <= alone < ours
+    assert updates.FLOOR["rmsprop"] <= alone < ours
 
 
-def test_the_names_of_options_are_those_of_the_benchmarks():
-    assert tuple(zoo.LIBRARIES) == commands.LIBRARIES
-    assert tuple(overhead.MODELS) == commands.MODELS
+def test_the_models_to_choose_from_are_those_that_there_are():
+    chosen = typing.get_type_hints(tpu_aot.main)["model"]
+    assert typing.get_args(chosen) == tuple(updates.MODELS) == accelerator.MODELS
 
 
 def test_quick_mode_prints_every_table(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["overhead.py", "--quick", "--rounds", "1"])
     monkeypatch.setattr(trees, "cnn", lambda: trees.many_leaves(4))
     with jax.numpy_dtype_promotion("standard"):  # Adam's decay ** count promotes
-        overhead.main()
+        overhead.main(quick=True, rounds=1)
     printed = capsys.readouterr().out
     for title in ("Update time", "Bytes a parameter", "Milliseconds a leaf"):
         assert title in printed
 
 
 def test_collectives_are_counted_with_the_bytes_of_their_operands():
-    assert tpu_aot.collectives(HLO) == {
+    assert hlo.collectives(HLO) == {
         "all-reduce": (1, 256 * 4),
         "all-gather": (1, 8 * 2),
     }
@@ -179,7 +156,7 @@ def test_prefetched_array_is_counted_once():
     kernel, zero, gathered = 64 * 256 * 4, 4, (8 + 32) * 2
     prefetched = kernel + kernel // 2  # the gradient, and half of the weights
     updated = 2 * kernel  # the weights, read and written
-    assert tpu_aot.hbm_bytes(HLO) == prefetched + zero + gathered + updated
+    assert hlo.hbm_bytes(HLO) == prefetched + zero + gathered + updated
 
 
 @pytest.mark.parametrize(
@@ -192,14 +169,13 @@ def test_prefetched_array_is_counted_once():
 )
 def test_kernels_are_sharded_as_named_and_biases_never(layout, spec):
     mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("x", "y"))
-    layer = tpu_aot.shard(trees.many_leaves(2), layout, mesh)["Dense_0"]
+    layer = sharded.shard(trees.many_leaves(2), layout, mesh)["Dense_0"]
     assert tuple(layer["kernel"].sharding.spec) == spec
     assert tuple(layer["bias"].sharding.spec) == ()
 
 
 def test_missing_libtpu_is_one_line_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["tpu_aot.py"])
-    monkeypatch.setattr(tpu_aot.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(chips.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"^libtpu is not installed: pip install .+$"):
         tpu_aot.main()
 
@@ -220,9 +196,9 @@ def test_missing_libtpu_is_one_line_with_the_remedy(monkeypatch):
 )
 def test_axes_of_a_librarys_layers_are_those_of_their_definitions(library, name):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        module = importlib.import_module(f"benchmarks.zoo_models.{library}")
+        module = importlib.import_module(f"benchmarks.reading.models.{library}")
         model = module.MODELS[name]()
-        counts, faults = zoo.judge(model, zoo.READERS["traced_fan_in"](model))
+        counts, faults = verdicts.judge(model, verdicts.READERS["traced_fan_in"](model))
     assert faults == []
     assert counts["leaves"] == len(model.truth) > 0
 
@@ -258,9 +234,8 @@ def test_leaf_that_no_layer_speaks_of_is_named():
         zoo_model.make(params, lambda params: params, (), uses={})
 
 
-def test_missing_library_is_left_out_in_one_line(monkeypatch, capsys):
-    monkeypatch.setitem(zoo.LIBRARIES, "gone", ("no_such_models", "gone"))
-    zoo.read_libraries(["gone"], Console())
+def test_missing_library_is_left_out_in_one_line(capsys):
+    verdicts.read_libraries({"gone": ("no_such_models", "gone")}, Console())
     printed = capsys.readouterr().out
-    missing = "benchmarks.zoo_models.no_such_models"
+    missing = "benchmarks.reading.models.no_such_models"
     assert printed == f"gone is left out: no module named '{missing}'.\n"

@@ -1,4 +1,4 @@
-"""The array function, and the transformation's contract."""
+"""The mean over the fan-in is subtracted, and what has none passes through."""
 
 import warnings
 

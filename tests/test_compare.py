@@ -1,4 +1,4 @@
-"""Paired arms: what is run, what is shared, what is not run twice."""
+"""Arms differ in nothing but the arm, and no run is done twice."""
 
 import os
 import signal
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import small_horses
 
-from train import compare, plan
+from train import compare
+from train.comparison import plan
 from train.record import pictures, statistics
 from train.tasks import horses as task
 
@@ -230,10 +231,3 @@ def wait_for_lines(process, folders):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def test_a_placement_without_gc_is_refused(capsys):
-    from train import horses
-
-    assert horses.main(["--placement=update"]) == 2
-    assert "--placement update needs --gc" in capsys.readouterr().err

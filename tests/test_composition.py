@@ -1,4 +1,4 @@
-"""With the rest of Optax, and under JAX's transformations."""
+"""It goes with the rest of Optax, and under JAX's transformations."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Data sets other than the two that the experiment is about."""
+"""Other sets of images and labels are trained on, or refused in one line."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Runs what needs several devices in a process that has them."""
+"""Several devices train as one does."""
 
 import functools
 import json

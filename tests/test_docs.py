@@ -10,7 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from train import compare, fashion, horses, image, options, shakespeare
+from train import compare, fashion, horses, image, shakespeare
+from train.command import options
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -29,7 +30,7 @@ LONGER = {  # than a minute, or in need of what is not everywhere
     "python -m benchmarks.removed": "two to three minutes",
     "python -m benchmarks.step_aot": "libtpu",
     "python -m train.data.cues": "draws all images",
-    "python tests/sigkill.py --kills 50": "fifty runs",
+    "python tests/trials.py kills --tries 50": "fifty runs",
     "python tests/trials.py signals": "many runs, stopped as they start",
 }
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import small_horses
 import tensorflow_datasets as tfds
-from conftest import make_dataset, pictures, stage_horses
+from conftest import assert_one_line, make_dataset, pictures, stage_horses
 
 from train import data, horses
 from train.data import prepare
@@ -35,14 +35,6 @@ def call(tmp_path, monkeypatch, capsys):
         return subprocess.CompletedProcess(args, status, *capsys.readouterr())
 
     return call
-
-
-def assert_one_line(done, status, *parts):
-    assert done.returncode == status, (done.stdout, done.stderr)
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1, done.stderr
-    for part in parts:
-        assert part in done.stderr, done.stderr
 
 
 @pytest.fixture
@@ -229,12 +221,12 @@ def test_after_divergence_the_last_good_checkpoint_is_there(
     workdir = tmp_path / "run"
     seen = []
 
-    def poisoned(program, state, works, key, progress, *told):
+    def poisoned(program, state, works, key, progress):
         seen.append(progress.epoch)
         if progress.epoch == 2:
             params = jax.tree.map(lambda x: x * np.nan, state.params)
             state = state.replace(params=params)
-        return healthy(program, state, works, key, progress, *told)
+        return healthy(program, state, works, key, progress)
 
     healthy = epoch.train_epoch
     monkeypatch.setattr(epoch, "train_epoch", poisoned)
@@ -280,25 +272,6 @@ def test_debug_shows_the_traceback(tmp_path):
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: --epochs")
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--dataset=no_such_thing"], "got no_such_thing."),
-        (["--coordinator=host:1"], "--process-id go together"),
-        (
-            ["--coordinator=host:1", "--num-processes=2", "--process-id=2"],
-            "got 2 of 2",
-        ),
-        (
-            ["--coordinator=host", "--num-processes=2", "--process-id=0"],
-            "must be HOST:PORT, with a port from 1 to 65535, got host.",
-        ),
-    ],
-)
-def test_nonsense_on_the_command_line(args, message, tmp_path, call):
-    assert_one_line(call(tmp_path, *args), 2, message)
 
 
 def test_a_batch_larger_than_the_set(small_data_dir, call):

@@ -1,4 +1,4 @@
-"""The command line, as a user runs it: in a process of its own."""
+"""The command trains, leaves its record, and says in one line why it does not."""
 
 import json
 import subprocess
@@ -150,6 +150,24 @@ def test_an_existing_workdir_is_not_overwritten(runs, data_dir, capsys):
             ["--init-from=nowhere"],
             "--init-from must be the folder of a finished run, got nowhere, "
             "which has no params in it.",
+        ),
+        (["--placement=update"], "--placement update needs --gc, got --no-gc."),
+        (
+            ["--resume"],
+            "--resume needs --workdir, the folder of the run to go on with.",
+        ),
+        (
+            ["--coordinator=host:1"],
+            "--coordinator, --num-processes and --process-id go together, "
+            "got host:1, None, None.",
+        ),
+        (
+            ["--coordinator=host:1", "--num-processes=2", "--process-id=2"],
+            "--process-id must lie in [0, --num-processes), got 2 of 2.",
+        ),
+        (
+            ["--coordinator=host", "--num-processes=2", "--process-id=0"],
+            "--coordinator must be HOST:PORT, with a port from 1 to 65535, got host.",
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

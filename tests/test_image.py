@@ -1,4 +1,4 @@
-"""An image as pixels to learn and to judge by: its networks, its files, its runs."""
+"""An image is fitted from half of its pixels and judged by others, to the end."""
 
 import json
 import os
@@ -314,13 +314,6 @@ def test_each_network_has_its_own_rate_unless_one_is_given(network, rate):
     assert image.Config(network=network, learning_rate=0.1).learning_rate == 0.1
 
 
-def test_a_home_folder_is_expanded(file, monkeypatch):
-    monkeypatch.setenv("HOME", str(file.parent))
-    config = image.Config(image="~/smooth.png", size=SIDE)
-    config.check()
-    np.testing.assert_array_equal(image.load_data(config).pixels, smooth(SIDE))
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -359,6 +352,7 @@ def test_a_file_that_is_no_whole_image_is_one_line_and_status_2(
     error = capsys.readouterr().err
     assert error.startswith("error: --image must be an image that Pillow can read, got")
     assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_comparison_is_in_decibels_and_chooses_by_the_validation_loss(

@@ -233,6 +233,7 @@ def test_what_is_followed_is_the_run_that_the_command_makes(
     import rich.console
 
     from train.engine import fit
+    from train.engine.run import begin
     from train.faults import Stop
     from train.record.reporter import Reporter
 
@@ -244,7 +245,7 @@ def test_what_is_followed_is_the_run_that_the_command_makes(
     task = command.load(options)
     silent = Reporter(None, rich.console.Console(quiet=True))
     expected = fit.fit(options, task, silent, Stop())
-    run, start = fit.begin(options, task, silent, Stop())
+    run, start = begin(options, task)
     (_, first), (_, last) = known.trained(run, start, [0, 6])
     jax.tree.map(np.testing.assert_array_equal, first.params, start.params)
     jax.tree.map(

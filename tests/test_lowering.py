@@ -1,19 +1,14 @@
 """The whole train step lowers for accelerators on a machine that has none."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import step_aot, tpu_aot
+from benchmarks.cost import chips, hlo
+from benchmarks.hosts import programs
 from train import data
-from train.engine import arms, batches
-from train.engine.axes import fan_in_axes
-from train.engine.optimizer import optimizer
-from train.engine.state import init_state
-from train.engine.step import train_step
+from train.engine import batches
 from train.horses import Config
 from train.tasks.horses import Horses
 
@@ -24,19 +19,9 @@ COUNT = jax.ShapeDtypeStruct((), jnp.int32)
 KEY = jax.eval_shape(jax.random.key, 0)
 
 
-def step_and_state(gc, mesh):
-    """The train step, and the shapes of the state that it takes."""
-    config, variables = Config(gc=gc), jax.eval_shape(TASK.init, KEY)
-    arm = config, fan_in_axes(TASK, variables), variables["params"]
-    tx = optimizer(config, TASK.recipe, 1, arms.projection(*arm))
-    shares = arms.taken_shares(*arm)
-    step = functools.partial(train_step, task=TASK, tx=tx, shares=shares, mesh=mesh)
-    return step, jax.eval_shape(lambda key: init_state(TASK.init(key), tx), KEY)
-
-
 def traced_step(gc):
     mesh = batches.all_devices()
-    step, state = step_and_state(gc, mesh)
+    step, state = programs.step_and_state(TASK, Config(gc=gc), mesh)
     batch = batches.batch_shapes(TASK.splits["train"], 4, mesh)
     return jax.jit(step).trace(state, batch, COUNT, KEY)
 
@@ -61,16 +46,15 @@ def test_on_a_cpu_the_pool_is_written_otherwise():
 def test_on_tpus_gc_adds_no_collective(task, reductions, monkeypatch):
     """One all-reduce of the gradients; the ResNet's 14 others are of its BatchNorms."""
     pytest.importorskip("libtpu")
-    for name, value in tpu_aot.ENVIRONMENT.items():
+    for name, value in chips.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    made, config = step_aot.tasks("float32")[task]
-    mesh = step_aot.tpu_mesh((2, 2))
+    made, config = programs.tasks("float32")[task]
+    mesh = programs.tpu_mesh((2, 2))
     with jax.numpy_dtype_promotion("standard"):  # Optax's schedules promote
-        lowered = [step_aot.lowered(made, config(gc=gc), mesh) for gc in (False, True)]
+        lowered = [programs.lowered(made, config(gc=gc), mesh) for gc in (False, True)]
     for name in ("step", "loop"):
         without, with_gc = (
-            tpu_aot.collectives(programs[name].compile().as_text())
-            for programs in lowered
+            hlo.collectives(arm[name].compile().as_text()) for arm in lowered
         )
         assert without == with_gc
         assert {kind: number for kind, (number, _) in with_gc.items()} == {

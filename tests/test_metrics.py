@@ -1,4 +1,4 @@
-"""The second score of a task: its figure, and how a reader sees it."""
+"""A task has a second score, and a reader sees it by its name in a record."""
 
 import numpy as np
 import pytest

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import jax
 import pytest
-from conftest import make_dataset, pictures
+from conftest import assert_one_line, make_dataset, pictures
 
 from train import compare, horses, image
 from train.record import workdir
@@ -79,12 +79,9 @@ def place(whole, sets, tmp_path, monkeypatch) -> Place:
     return Place(tmp_path / "run", tmp_path / "sets", tmp_path / "new" / "run")
 
 
-def assert_one_line(status, error, expected, *parts):
-    assert status == expected, error
-    assert error.startswith("error: "), error
-    assert error.count("\n") == 1, error
-    for part in parts:
-        assert part in error
+def ended(status: int, capsys) -> subprocess.CompletedProcess[str]:
+    """Returns what a command came to that was called in this process."""
+    return subprocess.CompletedProcess([], status, *capsys.readouterr())
 
 
 def written(name: str, content: bytes) -> Callable[[Place], None]:
@@ -132,7 +129,7 @@ def test_a_run_that_is_damaged_is_not_trained_over(fault, place, run_small):
     before = shown(place.run)
     done = run_small(*options(place.sets, place.run, "--resume"))
     expected = 2 if fault == "no config.json" else 1
-    assert_one_line(done.returncode, done.stderr, expected, part, str(place.run))
+    assert_one_line(done, expected, part, str(place.run))
     assert "remove it" not in done.stderr
     assert "warning" not in done.stderr
     assert shown(place.run) == before
@@ -179,7 +176,7 @@ SETS = [  # the name of a set, status, and what is said
 def test_a_set_that_cannot_be_used_is_told(name, status, part, place, capsys):
     before = shown(place.run.parent)
     args = [f"--dataset={name}", *options(place.sets, place.new)]
-    assert_one_line(horses.main(args), capsys.readouterr().err, status, part)
+    assert_one_line(ended(horses.main(args), capsys), status, part)
     assert shown(place.run.parent) == before
 
 
@@ -188,7 +185,7 @@ def test_a_damaged_description_of_a_set_is_told(name, place, capsys):
     (place.sets / "pictures" / "1.0.0" / name).write_text("{")
     args = ["--dataset=pictures", *options(place.sets, place.new)]
     part = "the data set pictures cannot be used"
-    assert_one_line(horses.main(args), capsys.readouterr().err, 1, part, "--data-dir")
+    assert_one_line(ended(horses.main(args), capsys), 1, part, "--data-dir")
     assert not place.new.parent.exists()
 
 
@@ -214,18 +211,11 @@ def checkpoints_is_a_file(place: Place) -> None:
     (place.new / "checkpoints").touch()
 
 
-RUNS: dict[str, tuple[Callable[[Place], object], list[str], int, str]] = {
-    "a folder that holds a run": (
-        lambda place: place.run.rename(place.new.parent),
-        ["--workdir=new"],
-        2,
-        "--workdir new holds a run. Add --resume to go on with it",
-    ),
-    "damaged params to start from": (no_metadata, ["--init-from=run"], 1, DAMAGED),
+RUNS: dict[str, tuple[Callable[[Place], object], str, str]] = {
+    "damaged params to start from": (no_metadata, "--init-from=run", DAMAGED),
     "a file named checkpoints": (
         checkpoints_is_a_file,
-        ["--resume"],
-        1,
+        "--resume",
         "cannot write a checkpoint into",
     ),
 }
@@ -233,10 +223,10 @@ RUNS: dict[str, tuple[Callable[[Place], object], list[str], int, str]] = {
 
 @pytest.mark.parametrize("fault", RUNS)
 def test_a_run_that_cannot_begin_says_why(fault, place, run_small):
-    cause, args, status, part = RUNS[fault]
+    cause, option, part = RUNS[fault]
     cause(place)
-    done = run_small(*options(place.sets, place.new), *args)
-    assert_one_line(done.returncode, done.stderr, status, part)
+    done = run_small(*options(place.sets, place.new), option)
+    assert_one_line(done, 1, part)
     assert "make room" not in done.stderr
     assert "Earlier ones" not in done.stderr
 
@@ -249,11 +239,11 @@ def test_a_folder_has_one_owner_who_is_named(place, run_small):
         done = run_small(*args)
         assert shown(place.run) == before
     part = f"run is in use by process {os.getpid()} on "
-    assert_one_line(done.returncode, done.stderr, 1, part)
+    assert_one_line(done, 1, part)
     with workdir.Folder(place.run.parent) as comparison:
         comparison.own()
         done = run_small(*args)
-    assert_one_line(done.returncode, done.stderr, 1, "is in use by process")
+    assert_one_line(done, 1, "is in use by process")
     assert run_small(*args).returncode == 0
 
 
@@ -280,19 +270,11 @@ def test_a_picture_that_cannot_be_drawn_is_skipped(place, run_small, monkeypatch
 def test_without_compilation_nothing_begins(place, run_small):
     with jax.disable_jit():
         done = run_small(*options(place.sets, place.new))
-    assert_one_line(done.returncode, done.stderr, 2, "JAX_DISABLE_JIT must be unset")
+    assert_one_line(done, 2, "JAX_DISABLE_JIT must be unset")
     assert not place.new.parent.exists()
 
 
-def test_an_image_that_is_damaged_leaves_no_folder(tmp_path, capsys):
-    (tmp_path / "image.png").write_bytes(b"\x89PNG damaged")
-    args = [f"--image={tmp_path / 'image.png'}", f"--workdir={tmp_path / 'run'}"]
-    assert_one_line(image.main(args), capsys.readouterr().err, 2, "Pillow can read")
-    assert not (tmp_path / "run").exists()
-
-
 COMPARISONS = [
-    (["--learning-rates", "0.1", "-1"], "--learning-rates must be positive numbers"),
     (["--arms"], "--arms must name one of none, gradient, update, placebo"),
     (["--protocol=published", "--arms", "none"], "--arms is for --protocol paired"),
     (["--dataset=horse_or_humans"], "Did you mean"),
@@ -307,10 +289,9 @@ def test_a_comparison_that_fails_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     pathlib.Path("other").mkdir()
     pathlib.Path("other", "page.md").touch()
-    status = compare.main(["--out=compared/here", *args])
-    error = capsys.readouterr().err
-    assert_one_line(status, error, 2, part)
-    assert "--workdir" not in error
+    done = ended(compare.main(["--out=compared/here", *args]), capsys)
+    assert_one_line(done, 2, part)
+    assert "--workdir" not in done.stderr
     assert [*shown(tmp_path)] == ["other", "other/page.md"]
 
 
@@ -322,12 +303,14 @@ def test_a_home_is_meant_by_a_tilde_in_every_path(tmp_path, monkeypatch):
     )  # fmt: skip
     made = [config.workdir, config.data_dir, config.init_from]
     made += [compare.Comparison(out=pathlib.Path("~/out")).out]
-    assert made == [tmp_path / name for name in ("run", "sets", "first", "out")]
+    made += [image.Config(image=pathlib.Path("~/image.png")).image]
+    names = ("run", "sets", "first", "out", "image.png")
+    assert made == [tmp_path / name for name in names]
 
 
-def command(*args, **env):
+def command(*args, cwd=ROOT, **env):
     return subprocess.run(
-        [sys.executable, *args], capture_output=True, cwd=ROOT,
+        [sys.executable, *args], capture_output=True, cwd=cwd, encoding="utf-8",
         env={**os.environ, **env},
     )  # fmt: skip
 
@@ -335,31 +318,36 @@ def command(*args, **env):
 def test_devices_that_are_not_there_are_told(tmp_path):
     args = ["-m", "train.horses", f"--workdir={tmp_path / 'run'}"]
     done = command(*args, JAX_PLATFORMS="cuda")
-    assert_one_line(
-        done.returncode, done.stderr.decode(), 2, "no devices with JAX_PLATFORMS=cuda"
-    )
+    assert_one_line(done, 2, "no devices with JAX_PLATFORMS=cuda")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("closed", ["closed", "ascii"])
 def test_output_that_is_closed_or_ascii_takes_any_text(closed):
     """The text ends with a character that ASCII lacks."""
-    code = "from train import command; command.entry(lambda: print('caf\\xe9') or 0)"
+    code = "from train.command import ends; ends.entry(lambda: print('caf\\xe9') or 0)"
     started = {
         "closed": ["-c", "import os, sys; os.close(1); os.execv(sys.executable, "
                    f"[sys.executable, '-c', {code!r}])"],
         "ascii": ["-c", code],
     }  # fmt: skip
     done = command(*started[closed], PYTHONIOENCODING="ascii")
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout == {"closed": b"", "ascii": b"caf\\xe9\n"}[closed]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == {"closed": "", "ascii": "caf\\xe9\n"}[closed]
 
 
-@pytest.mark.parametrize("name", ["removed", "layers", "scaling", "zoo", "epoch"])
-def test_help_of_a_benchmark_runs_nothing_and_names_the_command(name):
-    done = command("-m", f"benchmarks.{name}", "--help")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.decode().startswith(f"usage: python -m benchmarks.{name} ")
+BENCHMARKS = sorted(
+    path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "__init__"
+)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_help_of_a_benchmark_writes_nothing_and_names_the_command(name, tmp_path):
+    places = {"cwd": tmp_path, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = command("-m", f"benchmarks.{name}", "--help", **places)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: python -m benchmarks.{name} ")
+    assert not list(tmp_path.iterdir())
 
 
 @contextlib.contextmanager
@@ -378,7 +366,7 @@ def cache_at(path: pathlib.Path):
 
 
 def test_a_damaged_program_in_the_cache_is_made_anew(tmp_path, monkeypatch, capsys):
-    from train import compiled
+    from train.command import compiled
 
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
 

@@ -1,4 +1,4 @@
-"""The options of every command, in groups."""
+"""Every command shows all its options, in groups, and a command line sets them."""
 
 import dataclasses
 import os
@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from train import compare, config, fashion, horses, image, options, shakespeare
+from train import compare, config, fashion, horses, image, shakespeare
+from train.command import options
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = {

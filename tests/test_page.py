@@ -1,4 +1,4 @@
-"""Tables and intervals over runs, and the committed page."""
+"""Tables and intervals are those of the runs, and the first study's page is theirs."""
 
 import itertools
 import pathlib

@@ -1,4 +1,4 @@
-"""What a run shows and leaves behind, apart from the run itself."""
+"""A run shows its layers and epochs, and leaves its record in a folder of its own."""
 
 import os
 import pathlib

@@ -199,11 +199,6 @@ def test_other_images_are_refused(whole, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
-def test_resume_needs_a_folder(capsys):
-    assert horses.main(["--resume"]) == 2
-    assert capsys.readouterr().err.startswith("error: --resume needs --workdir")
-
-
 def test_only_the_last_few_checkpoints_are_kept(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     state = State(np.int32(0), {"w": np.arange(3.0)}, (), {"stats": np.ones(2)})

@@ -13,7 +13,10 @@ LEVELS = {
     "train.engine": 3,
     "train.data": 4,
     "train.tasks": 5,
-    "train": 6,  # the commands
+    "train.command": 6,
+    "train": 7,  # the commands that train a task, and what is made of their runs
+    "train.comparison": 8,
+    "train.compare": 9,
 }
 
 

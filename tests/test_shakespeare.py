@@ -1,4 +1,4 @@
-"""The decoder on tiny Shakespeare: its layers, its passages, its runs."""
+"""The decoder predicts each byte from those before it, and trains to the end."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Runs the tests that need eight devices in a process that has eight."""
+"""Sharded trees are centralized like whole ones, on eight devices."""
 
 import os
 import pathlib

@@ -14,7 +14,7 @@ from flax import linen as nn
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
-from benchmarks import removed
+from benchmarks.effect import networks
 from optax_gc import (
     centralize_gradients,
     fan_in,
@@ -352,18 +352,18 @@ def test_it_warns_as_the_transform_does_and_the_ratio_is_1():
 
 @functools.cache
 def pictures():
-    return removed.draw(8)
+    return networks.draw(8)
 
 
 def text_case():
-    text = np.frombuffer((removed.ROOT / "LICENSE").read_bytes(), np.uint8)
-    inputs, labels = removed.text_batch(text.astype(np.int32), 0)
-    return removed.Decoder(nn.LayerNorm), inputs[:4], labels[:4]
+    text = np.frombuffer((networks.ROOT / "LICENSE").read_bytes(), np.uint8)
+    inputs, labels = networks.text_batch(text.astype(np.int32), 0)
+    return networks.Decoder(nn.LayerNorm), inputs[:4], labels[:4]
 
 
 def image_case():
     images, labels = pictures()
-    return removed.ConvNet(nn.relu), images[:, ::2, ::2], labels
+    return networks.ConvNet(nn.relu), images[:, ::2, ::2], labels
 
 
 def pixel_case():
@@ -375,7 +375,7 @@ def pixel_case():
 @pytest.mark.parametrize("case", [pixel_case, image_case, text_case])
 def test_real_networks_take_25_products_at_most_for_2_percent(case, monkeypatch):
     monkeypatch.setattr(
-        removed, "BLOCKS", 1
+        networks, "BLOCKS", 1
     )  # of the decoder: it compiles in less time
     model, inputs, labels = case()
 

@@ -11,7 +11,8 @@ import tyro
 from conftest import png, zipped
 from scipy import stats
 
-from train import compare, data, plan
+from train import compare, data
+from train.comparison import plan
 from train.record import archive, statistics
 from train.study import (
     calm,
@@ -95,11 +96,6 @@ def test_the_deviation_of_pairs_is_pooled_within_rates():
     )
     assert freedom == 3
     assert deviation == pytest.approx(np.sqrt(squares / 3))
-
-
-def test_rates_are_usable_where_both_arms_end_near_the_best():
-    assert sweep.usable(LOSSES, "gradient", 0.3) == [0.2, 0.4]
-    assert sweep.usable(LOSSES, "gradient", 1.0) == [0.1, 0.2, 0.4]
 
 
 def test_what_can_be_resolved_is_found_as_often_as_said():

@@ -7,8 +7,9 @@ import pytest
 import small_horses
 from rich.console import Console
 
-from benchmarks import process_steps, processes, trees
-from benchmarks.process_steps import Turn
+from benchmarks import processes
+from benchmarks.cost import trees
+from benchmarks.hosts.turn import Turn, loopback_bytes
 
 PROC_NET_DEV = """\
 Inter-|   Receive                                                |  Transmit
@@ -36,7 +37,7 @@ def test_a_host_of_a_ring_sends_nearly_twice_what_is_reduced():
 
 
 def test_bytes_sent_are_those_of_the_loopback():
-    assert process_steps.loopback_bytes(PROC_NET_DEV) == 5678
+    assert loopback_bytes(PROC_NET_DEV) == 5678
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Real processes that are stopped, killed, or sent into one folder: slow trials.
 
+    python tests/trials.py kills --tries 50      # a run goes on to the same end
     python tests/trials.py signals --tries 24    # each ends at once, in one line
     python tests/trials.py folder                # of two runs in one, one is refused
     python tests/trials.py orphans               # workers end with who started them
@@ -9,6 +10,7 @@ Prints what was seen, and ends with status 1 if anything was not as it has to be
 
 import argparse
 import collections
+import json
 import os
 import pathlib
 import random
@@ -23,6 +25,7 @@ from conftest import make_dataset, pictures
 from train.record import workdir
 
 AT_ONCE = 3.0  # seconds
+EPOCHS_A_KILL = 6  # enough that the run is not done before its last kill
 TEXT = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -34,6 +37,47 @@ def command(sets, *args, start=(SMALL_HORSES,)):
     """The command line of a run, of the network that starts at once if not told."""
     common = ["--dataset=pictures", f"--data-dir={sets}", "--batch-size=8"]
     return [sys.executable, *start, *common, *args]
+
+
+def kills(sets, folder, options):
+    """Tells whether a run that is killed and resumed ends as one that is not.
+
+    To the bit, with each epoch in its record once. The moments are uniform in the first
+    seconds after it goes on, so that many fall into the writing of a checkpoint.
+    """
+    rng, seen = random.Random(options.seed), collections.Counter()
+    epochs, killed = EPOCHS_A_KILL * options.tries, folder / "killed"
+
+    def args(run, *more):
+        given = ("--gc", f"--epochs={epochs}", f"--workdir={run}", *more)
+        return command(sets, *given, start=("-m", "train.horses"))
+
+    subprocess.run(args(folder / "whole"), check=True, stdout=subprocess.DEVNULL)
+    for _ in range(options.tries):
+        with subprocess.Popen(args(killed, "--resume"), **TEXT) as process:
+            next(line for line in process.stdout if line.startswith("Compiled"))
+            time.sleep(rng.uniform(0, options.seconds))
+            seen["ended before" if process.poll() is not None else "killed"] += 1
+            process.kill()
+        seen["while saving"] += any((killed / "checkpoints").glob("*tmp*"))
+        print(f"after epoch {len(workdir.read_lines(killed / 'metrics.jsonl'))}")
+    subprocess.run(args(killed, "--resume"), check=True, stdout=subprocess.DEVNULL)
+    print(*(f"{count} {words}" for words, count in seen.items()), sep=", ")
+    same = fingerprint(killed) == fingerprint(folder / "whole")
+    return same and seen["killed"] == options.tries
+
+
+def fingerprint(run):
+    """Returns all numbers of a finished run but its times."""
+    import jax
+
+    from train.engine import checkpoint
+
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    metrics = [json.loads(line) | {"epoch_seconds": 0} for line in lines]
+    params = jax.tree.leaves(checkpoint.load_params(run / "params"))
+    diagnostics = (run / "diagnostics.jsonl").read_text()
+    return metrics, diagnostics, [leaf.tobytes() for leaf in params]
 
 
 def signals(sets, folder, options):
@@ -113,7 +157,10 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    trials = {"signals": signals, "folder": two_in_one_folder, "orphans": orphans}
+    trials = {
+        "kills": kills, "signals": signals, "folder": two_in_one_folder,
+        "orphans": orphans,
+    }  # fmt: skip
     parser.add_argument("trial", choices=trials)
     parser.add_argument("--tries", type=int, default=24, help="signals that are sent")
     parser.add_argument("--seconds", type=float, default=5, help="until the last one")

@@ -12,20 +12,12 @@ import functools
 import sys
 from collections.abc import Mapping, Sequence
 
-from train import (
-    command,
-    config,
-    fashion,
-    faults,
-    horses,
-    image,
-    jobs,
-    plan,
-    shakespeare,
-)
+from train import config, fashion, horses, image, shakespeare
+from train.command import ends
+from train.command.options import read
+from train.comparison import jobs, outcome, plan
 from train.config import Config
 from train.faults import Stop
-from train.options import read
 from train.record import workdir
 
 
@@ -61,7 +53,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
     args = list(sys.argv[1:] if args is None else args)
     options = read(options_of(args), args, "python -m train.compare")
-    return command.run(functools.partial(compare, options), debug=options.debug)
+    return ends.run(functools.partial(compare, options), debug=options.debug)
 
 
 def options_of(args: Sequence[str]) -> type[plan.Options]:
@@ -85,7 +77,7 @@ def compare(options: plan.Options, stop: Stop) -> None:
     with workdir.Folder(options.out) as folder:
         folder.own()
         run_all(options, runs, stop)
-        show(options)
+        outcome.show(options)
 
 
 def run_all(options: plan.Options, runs: Mapping[str, Config], stop: Stop) -> None:
@@ -114,53 +106,5 @@ def epochs_left(run: Config) -> int:
     return run.epochs - len(done)
 
 
-def show(options: plan.Options) -> None:
-    """Prints the tables and draws the pictures of the finished runs."""
-    from train.record import pictures, statistics, terminal
-    from train.record.metrics import sentence
-
-    runs = statistics.read_runs(options.out)
-    if not runs:
-        print("\nNo run came to its end.")
-        return
-    columns = terminal.width()
-    tables, pictured = {}, ["curves.png", "drift.png", "energy.png", "times.png"]
-    at = ""
-    if len(plan.rates(options)) > 1:
-        metric = statistics.chosen_by(runs)
-        name = statistics.measured(runs)[metric].long
-        tables[f"{sentence(name)} at each learning rate"] = statistics.rates_table(
-            runs, metric
-        )
-        with pictures.unless_undrawn(warn):
-            pictures.plot_rates(runs, metric, options.out / "rates.png")
-            pictured.append("rates.png")
-        runs = statistics.at_best_rates(runs, metric)
-        at = f", each arm at the rate of its lowest {name}"
-    baseline = "none" if options.protocol == "paired" else "then-none"
-    tables |= {
-        f"Last epoch, mean and standard deviation over seeds{at}": (
-            statistics.arms_table(runs)
-        ),
-        f"Paired differences, with the 95 % t-interval of their mean{at}": (
-            statistics.differences_table(runs, baseline)
-        ),
-        f"Every run{at}": statistics.raw_table(runs),
-    }
-    for title, (header, rows) in tables.items():
-        if rows:
-            table = terminal.terminal_table(header, rows, columns)
-            print(f"\n{terminal.fitted(title, columns)}\n\n{table}")
-    with faults.uninterrupted(), pictures.unless_undrawn(warn):
-        pictures.plot_all(runs, options.out)
-        shown = f"\nPictures in {options.out}: {', '.join(pictured)}"
-        print(terminal.fitted(shown, columns))
-
-
-def warn(text: str) -> None:
-    """Tells the user of something that is no failure."""
-    print(f"warning: {text}")
-
-
 if __name__ == "__main__":
-    command.entry(main)
+    ends.entry(main)

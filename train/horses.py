@@ -6,11 +6,11 @@ python -m train.horses --gc
 import concurrent.futures
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from train import command, config
+from train import config
+from train.command import ends, once
 from train.faults import UsageError
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ class Config(Training, config.Config):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
-    args = list(sys.argv[1:] if args is None else args)
-    return command.train_once(MODULE, Config, load, args)
+    return once.train_once(MODULE, Config, load, args)
 
 
 def load(options: Config) -> "Task":
@@ -100,4 +99,4 @@ def task(options: Config, dataset: "Dataset") -> "Task":
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    ends.entry(main)

@@ -4,11 +4,11 @@ python -m train.shakespeare --gc
 """
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from train import command, config
+from train import config
+from train.command import ends, once
 
 if TYPE_CHECKING:
     from train.data import Text
@@ -49,8 +49,7 @@ class Config(Training, config.Config):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
-    args = list(sys.argv[1:] if args is None else args)
-    return command.train_once(MODULE, Config, load, args)
+    return once.train_once(MODULE, Config, load, args)
 
 
 def load(options: Config) -> "Task":
@@ -75,4 +74,4 @@ def task(options: Config, text: "Text") -> "Task":
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    ends.entry(main)

@@ -1,9 +1,10 @@
-"""One pass over the training data."""
+"""One pass over the training data, as a stream of steps."""
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,16 +22,31 @@ class Diverged(Failure):
     """A loss or parameters that are no longer finite."""
 
 
+class Step(NamedTuple):
+    """What is told of a step.
+
+    Attributes:
+      progress: how far the run is after it.
+      removed: the share that each kernel's gradient lost, by path.
+      state: after it, if the devices have stopped there; None inside a dispatch. It is
+        gone when the next step is asked for.
+    """
+
+    progress: Progress
+    removed: dict[str, float]
+    state: State | None
+
+
 def train_epoch(
     program: Program,
     state: State,
     works: Iterator[Work],
     key: Array,
     progress: Progress,
-    on_step: Callable[[State, Progress, dict[str, float]], None],
-    go_on: Callable[[], bool],
-) -> tuple[State, Progress]:
-    """Does some work after the other, until it ends or is to stop.
+) -> Iterator[Step]:
+    """Does some work after the other and yields each step.
+
+    The time until the next step is asked for is not counted.
 
     Args:
       program: the compiled functions.
@@ -38,9 +54,6 @@ def train_epoch(
       works: the steps to take.
       key: the key of the run's steps.
       progress: how far the epoch is at the start.
-      on_step: called of each step with the state after its work, the progress and the
-        share that each kernel's gradient lost. Its time is not counted.
-      go_on: called after each work, whether to go on; its time neither.
 
     Raises:
       Diverged: if a step's loss is not finite.
@@ -55,11 +68,8 @@ def train_epoch(
         for i, count in enumerate(counts):
             totals, removed = jax.tree.map(lambda x, i=i: float(x[i]), told)
             progress = advanced(progress, count, totals, removed, pause - start)
-            on_step(state, progress, removed)
-        if not go_on():
-            break
+            yield Step(progress, removed, state if i + 1 == len(counts) else None)
         start += time.perf_counter() - pause
-    return state, progress
 
 
 def advanced(

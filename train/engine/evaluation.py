@@ -1,17 +1,18 @@
 """The scores of a split that is not trained on."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from train.config import Config
-from train.engine.batches import Batch, deal
-from train.engine.program import compile_evaluation
+from train.engine.batches import Batch, deal, padded_size
+from train.engine.run import Run
 from train.engine.state import State
-from train.engine.step import Totals
-from train.engine.task import Task, size
+from train.engine.step import Totals, evaluate
+from train.engine.task import size
 from train.record.metrics import Score
 
 
@@ -23,15 +24,26 @@ class HeldOut:
       name: the split.
       batch: its examples.
       count: how many of them are not padding.
-      program: the compiled evaluation; None if none is wanted.
       score: the task's.
+      program: the compiled evaluation; None if none is wanted.
     """
 
     name: str
     batch: Batch
     count: int
-    program: Callable[..., Totals] | None
     score: Score
+    program: Callable[..., Totals] | None = None
+
+    def compiled(self, run: Run, state: State) -> "HeldOut":
+        """Returns the same with a compiled evaluation."""
+        share = padded_size(run.config.batch_size, run.mesh) // run.mesh.size
+        per_turn = min(run.task.per_turn or share, share)
+        evaluation = functools.partial(
+            evaluate, task=run.task, mesh=run.mesh, per_turn=per_turn
+        )
+        count = jax.ShapeDtypeStruct((), jnp.int32)
+        lowered = jax.jit(evaluation).lower(state, self.batch, count)
+        return dataclasses.replace(self, program=lowered.compile())
 
     def evaluate(self, state: State) -> dict[str, float | None]:
         """Returns loss and score under their names, None if not wanted."""
@@ -42,11 +54,9 @@ class HeldOut:
         return self.score.figures(self.name, *means)
 
 
-def evaluate_once(
-    config: Config, task: Task, state: State, split: str, mesh: Mesh
-) -> dict[str, float | None]:
-    """Returns loss and score of a split that is not on the devices yet."""
-    count = size(task.splits[split])
-    batch = deal(task.splits[split], np.arange(count), count, mesh)
-    program = compile_evaluation(config, task, state, batch, mesh)
-    return HeldOut(split, batch, count, program, task.score).evaluate(state)
+def held_out(run: Run, split: str) -> HeldOut:
+    """Returns a split, once its examples are on the devices."""
+    examples = run.task.splits[split]
+    count = size(examples)
+    batch = deal(examples, np.arange(count), count, run.mesh)
+    return HeldOut(split, batch, count, run.task.score)

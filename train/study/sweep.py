@@ -83,15 +83,6 @@ def pooled(losses: Losses, arm: str, near: Sequence[float]) -> tuple[float, int]
     return float(np.sqrt(squares / freedom)), freedom
 
 
-def usable(losses: Losses, arm: str, within: float) -> list[float]:
-    """Returns the rates at which an arm and `none` end near the better one's best."""
-    both = np.stack([means(losses, name) for name in ("none", arm)])
-    near = both.max(0) <= both.min() + within
-    return [
-        rate for rate, is_near in zip(rates(losses, arm), near, strict=True) if is_near
-    ]
-
-
 def resolvable(deviation: float, pairs: int, power: float = 0.8) -> float:
     """Returns the smallest mean difference that a paired t-test is to show.
 

@@ -13,7 +13,7 @@ import argparse
 import functools
 import pathlib
 
-from train import command
+from train.command import ends
 from train.config import default_data_dir, expanded, prepare_jax
 
 QUICK = ("hopper", "mlp")
@@ -40,7 +40,7 @@ def main() -> int:
     args = parser.parse_args()
     prepare_jax()
     work = functools.partial(run, args.out, args.data_dir, quick=args.quick)
-    return command.run(lambda stop: work(), debug=args.debug)
+    return ends.run(lambda stop: work(), debug=args.debug)
 
 
 def run(out: pathlib.Path, data_dir: pathlib.Path, *, quick: bool) -> None:
@@ -76,4 +76,4 @@ def run(out: pathlib.Path, data_dir: pathlib.Path, *, quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    command.entry(main)
+    ends.entry(main)

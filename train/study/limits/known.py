@@ -9,18 +9,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import rich.console
 from jax import Array
 
 import optax_gc
 from train import config, fashion, horses, shakespeare
-from train.engine import fit, processes
-from train.engine.batches import deal, epoch_batches
+from train.engine import processes
+from train.engine.batches import deal
+from train.engine.checkpoint import Progress
+from train.engine.run import Run, begin
 from train.engine.state import State
 from train.engine.step import train_step
-from train.engine.task import Examples, Task, size, take
-from train.faults import Stop
-from train.record.reporter import Reporter
+from train.engine.task import Examples, Task, take
 from train.study.limits.arms import WARMUP
 from train.study.limits.curvature import FIGURES
 from train.study.limits.store import Store
@@ -92,8 +91,7 @@ def followed(
         gc=arm == "gradient", **known.options,
     )  # fmt: skip
     task = known.command.load(options)
-    silent = Reporter(None, rich.console.Console(quiet=True))
-    run, start = fit.begin(options, task, silent, Stop())
+    run, start = begin(options, task)
     ends = {round(share * run.steps * options.epochs): share for share in known.shares}
     loss = functools.partial(train_loss, task)
     examples = take(task.splits["train"], slice(known.probe))
@@ -119,31 +117,24 @@ def train_loss(
     return one(jax.tree.map(lambda x: x[None], examples), keys[None]).mean()
 
 
-def trained(
-    run: fit.Run, state: State, ends: Sequence[int]
-) -> Iterator[tuple[int, State]]:
+def trained(run: Run, state: State, ends: Sequence[int]) -> Iterator[tuple[int, State]]:
     """Yields the state after each of some numbers of steps, as a run trains it."""
-    examples, options = run.task.splits["train"], run.config
+    examples, size = run.task.splits["train"], run.config.batch_size
     step = jax.jit(one_step(run))
     state = processes.replicate(state, run.mesh)
-    batches = itertools.chain.from_iterable(
-        epoch_batches(
-            options.seed, epoch, size(examples), options.batch_size,
-            keep_rest=run.task.keeps_rest,
-        )
-        for epoch in itertools.count(1)
-    )  # fmt: skip
+    epochs = (Progress(epoch=epoch) for epoch in itertools.count(1))
+    batches = itertools.chain.from_iterable(run.left(epoch)[0] for epoch in epochs)
     for done in itertools.count():
         if done in ends:
             yield done, state
         if done == ends[-1]:
             return
         rows = next(batches)
-        batch = deal(examples, rows, options.batch_size, run.mesh)
-        state = step(state, batch, jnp.int32(len(rows)), run.step_key)[0]
+        batch = deal(examples, rows, size, run.mesh)
+        state = step(state, batch, jnp.int32(len(rows)), run.key)[0]
 
 
-def one_step(run: fit.Run) -> Callable[..., Any]:
+def one_step(run: Run) -> Callable[..., Any]:
     """Returns a run's step."""
     return functools.partial(
         train_step, task=run.task, tx=run.tx, shares=lambda grads: {}, mesh=run.mesh

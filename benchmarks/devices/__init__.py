@@ -1,0 +1,1 @@
+"""What `accelerator` is made of: the parts that it measures, and their tables."""

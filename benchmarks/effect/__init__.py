@@ -1,0 +1,1 @@
+"""What `removed` is made of: small networks, and the shares that GC removes in them."""

@@ -1,0 +1,1 @@
+"""What `epoch`, `layers` and `scaling` are made of: an epoch, its parts, its peers."""

@@ -1,0 +1,1 @@
+"""What `processes` and `step_aot` are made of: a step on many hosts or chips."""

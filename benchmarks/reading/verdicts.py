@@ -1,0 +1,134 @@
+"""What each reader makes of the zoo's leaves, and how long reading takes."""
+
+import functools
+import importlib
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import jax
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cost.tables import blank_table
+from benchmarks.reading.models.model import Model, verdict
+from optax_gc import describe, fan_in, traced_fan_in
+
+READERS: Mapping[str, Callable[[Model], Any]] = {
+    "fan_in": lambda _: fan_in,
+    "traced_fan_in": lambda m: traced_fan_in(m.apply, m.params, *m.inputs),
+}
+VERDICTS = ("right", "wrong ?", "silently wrong", "right ?", "two ways")
+TIMED = {  # in transformers
+    "ResNet-50": "FlaxResNetForImageClassification",
+    "GPT-2": "FlaxGPT2LMHeadModel",
+    "ViT, 12 layers": "FlaxViTForImageClassification",
+}
+
+
+def judge(model: Model, policy: Any) -> tuple[Counter[str], list[str]]:
+    """Returns how many leaves of rank 2 or more have each verdict, and the faults."""
+    counts: Counter[str] = Counter()
+    faults = []
+    for row in describe(model.params, policy).rows:
+        if row.path not in model.truth:
+            continue
+        uses = model.truth[row.path]
+        found = verdict(row, uses)
+        counts[found] += 1
+        counts["leaves"] += 1
+        counts["in two ways"] += len(uses) > 1
+        if found not in ("right", "two ways"):
+            faults.append(
+                f"{found}: {row.path} {row.shape} read {row.axes} ({row.why}; "
+                f"{row.doubt}), is {' and '.join(map(str, uses))}"
+            )
+    return counts, faults
+
+
+def read_library(
+    models: Mapping[str, Callable[[], Model]],
+) -> tuple[dict[str, Counter[str]], list[str]]:
+    """Returns each reader's counts over a library, and the faults of the traced one."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in READERS}
+    faults = []
+    for name, build in models.items():
+        model = build()
+        for reader, policy in READERS.items():
+            found, wrong = judge(model, policy(model))
+            counts[reader] += found
+            if reader == "traced_fan_in":
+                faults += [f"{name}: {fault}" for fault in wrong]
+    return counts, faults
+
+
+def row(name: str, models: int, counts: Mapping[str, Counter[str]]) -> Iterable[str]:
+    """Returns a row of the table: each cell has one number for each reader."""
+    yield name
+    yield f"{models}"
+    yield f"{counts['fan_in']['leaves']:,}"
+    for column in VERDICTS:
+        cell = " → ".join(f"{found[column]:,}" for found in counts.values())
+        total = counts["fan_in"]["in two ways"]
+        yield f"{cell} of {total}" if column == "two ways" else cell
+
+
+def read_libraries(
+    libraries: Mapping[str, tuple[str, str]], console: Console
+) -> tuple[Table, list[str]]:
+    """Returns the table of the libraries that are installed, and the faults.
+
+    Args:
+      libraries: for each the module that has its models, and its distribution.
+      console: is told of those that are left out.
+    """
+    columns = ("library", "models", "leaves", *VERDICTS)
+    table = blank_table(None, *columns, lines=box.MARKDOWN)
+    total: dict[str, Counter[str]] = {name: Counter() for name in READERS}
+    models, faults = 0, []
+    for name, (module, distribution) in libraries.items():
+        try:
+            library = importlib.import_module(f"benchmarks.reading.models.{module}")
+        except ImportError as error:
+            console.print(f"{name} is left out: no module named {error.name!r}.")
+            continue
+        counts, wrong = read_library(library.MODELS)
+        title = f"{name} {version(distribution)}"
+        table.add_row(*row(title, len(library.MODELS), counts))
+        faults += [f"{name}, {fault}" for fault in wrong]
+        models += len(library.MODELS)
+        for reader, found in counts.items():
+            total[reader] += found
+    table.add_row(*row("all", models, total))
+    return table, faults
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """Returns how long a call takes of which JAX remembers nothing."""
+    jax.clear_caches()
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def time_reading(rounds: int) -> Table:
+    """Returns a table of the time to trace three models, and to trace and read them."""
+    models = importlib.import_module("benchmarks.reading.models.huggingface").MODELS
+    columns = ("model", "`make_jaxpr`, s", "`traced_fan_in`, s", "ratio")
+    table = blank_table(None, *columns, lines=box.MARKDOWN)
+    for title, name in TIMED.items():
+        model = models[name]()
+        functions = (trace(model), functools.partial(READERS["traced_fan_in"], model))
+        times = [[seconds(function) for function in functions] for _ in range(rounds)]
+        columns = [*zip(*times, strict=True), [read / alone for alone, read in times]]
+        table.add_row(title, *(f"{statistics.median(c):.2f}" for c in columns))
+    return table
+
+
+def trace(model: Model) -> Callable[[], Any]:
+    """Returns what JAX alone needs for a model's program."""
+    return lambda: jax.make_jaxpr(model.apply)(model.params, *model.inputs)

@@ -1,0 +1,1 @@
+"""What `train.compare` is made of: which runs there are, and how they run."""
