@@ -11,6 +11,7 @@ from optax_gc._parts import (
     BROADCAST,
     Dim,
     Part,
+    Product,
     Shape,
     Value,
     merged,
@@ -47,8 +48,17 @@ class Reader(Protocol):
     def join(self, bits: int) -> None:
         """Notes that one contraction was over these pieces together."""
 
-    def widen(self, bits: int, atoms: Dim) -> None:
-        """Notes that what was contracted was then summed over these axes too."""
+    def widen(self, bits: int, atoms: Dim, alone: bool) -> None:
+        """Notes that what was contracted was then summed over these axes too.
+
+        They may be whole only if the sum is over them `alone`, and is no loss.
+        """
+
+    def mix(self, product: Product, over: Dim, left: Dim, chosen: bool) -> None:
+        """Notes that what a kernel made was then contracted with other data.
+
+        It was `over` some of the kernel's outputs, and some are `left`.
+        """
 
     def contractions_of(self, leaf: int) -> int:
         """Returns the uses (a bit each) of a leaf as a kernel."""
@@ -83,6 +93,11 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 def shape(var: Any) -> Shape:
     """Returns the shape of a variable of a jaxpr."""
     return tuple(var.aval.shape)
+
+
+def is_long(var: Any) -> bool:
+    """Tells whether a variable is more than one number."""
+    return any(n > 1 for n in getattr(var.aval, "shape", ()))
 
 
 def shapes(eqn: Any) -> list[Shape]:

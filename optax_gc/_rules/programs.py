@@ -26,7 +26,7 @@ def _stop_gradient(reader: Reader, eqn: Any, values: Values) -> Value:
     (value,), rank = values, len(shape(eqn.outvars[0]))
     whole = any(all(map(part.owns, range(rank))) for part in value.parts)
     full = value.full or (whole and rank > 1 and not value.data)
-    return dataclasses.replace(value, parts=(), full=full)
+    return dataclasses.replace(value, parts=(), products=(), full=full)
 
 
 @rule("cond")
