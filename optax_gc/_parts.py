@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 Shape: TypeAlias = tuple[int, ...]
 BROADCAST = -1  # the axis of an atom along which a part repeats itself
 SLOT = -2  # of one at a place of which a part is, as a leaf in a stack of leaves
+MASKED = -3  # of one along which a part only varies by a constant it is multiplied with
 
 
 class UnreadableError(LookupError):
@@ -48,6 +49,11 @@ class Atom(NamedTuple):
     others: Shape = ()
 
     @property
+    def repeats(self) -> bool:
+        """Whether the leaf's entries are the same all along."""
+        return self.axis in (BROADCAST, MASKED)
+
+    @property
     def axes(self) -> Shape:
         """The leaf's axes that are in it."""
         return (self.axis, *self.others) if self.axis >= 0 else ()
@@ -76,7 +82,6 @@ class Part:
       kernel: Whether it still is a kernel after that, rather than a scale or a shift
         of the data: the data it met has no dimension of its own, or lacks one.
       scaled_by: The uses (a bit each) that made the data it was scaled by.
-      filled: Whether a constant that varies along all dimensions multiplies it.
       scale: Whether it scales the data that another parameter was multiplied with.
     """
 
@@ -93,7 +98,6 @@ class Part:
     origin: int = 0
     kernel: bool = True
     scaled_by: int = 0
-    filled: bool = False
     scale: bool = False
 
     @property
@@ -109,7 +113,7 @@ class Part:
 
     def owns(self, dimension: int) -> bool:
         """Tells whether the part varies, or has its place, along a dimension."""
-        return any(atom.axis != BROADCAST for atom in self.dims[dimension])
+        return any(not atom.repeats for atom in self.dims[dimension])
 
     def with_dims(self, dims: Iterable[Dim], dropped: Dim = ()) -> "Part":
         """Returns the part in another array; `dropped` axes count as stacked."""
@@ -145,6 +149,7 @@ class Value:
       same: Dimensions along which data is known to be constant.
       one_hot: Whether it is an index compared with all that it could be.
       terms: The uses (a bit each) of pieces of leaves of which it is the plain sum.
+      past: Those of them that were added to it in an earlier turn of a loop.
       products: The products that it is a linear function of.
       weights: Whether it weighs things against each other: a softmax or a sigmoid.
       total_of: Which variable (its key) it is a sum of; 0 if it is no sum.
@@ -158,6 +163,7 @@ class Value:
     same: frozenset[int] = frozenset()
     one_hot: bool = False
     terms: int = 0
+    past: int = 0
     products: tuple[Product, ...] = ()
     weights: bool = False
     total_of: int = 0
@@ -263,7 +269,7 @@ def spread(value: Value, old: Shape, new: Shape, where: Sequence[int]) -> Value:
 
 def some(dim: Dim, size: int) -> Dim:
     """Returns a dimension of which `size` entries are left, wherever."""
-    atoms = [atom for atom in dim if atom.axis != BROADCAST]
+    atoms = [atom for atom in dim if not atom.repeats]
     if not atoms:
         return repeated(size)
     left = size if len(atoms) == 1 else 0
@@ -278,7 +284,7 @@ def sliced(dim: Dim, size: int, start: int, stop: int, step: int = 1) -> Dim | N
     if (start, stop, step) == (0, size, 1):
         return dim
     length = len(range(start, stop, step))
-    if not any(atom.axis != BROADCAST for atom in dim):
+    if all(atom.repeats for atom in dim):
         return repeated(length)
     if len(dim) > 1:
         return _sliced_in_two(dim, start, stop, step) or some(dim, length)
@@ -346,7 +352,7 @@ def padded(dim: Dim, size: int, before: int | None, new: int) -> Dim:
     """Returns a dimension of `size` within one of `new`, after `before` others."""
     if size == new:
         return dim
-    atoms = [atom for atom in dim if atom.axis != BROADCAST]
+    atoms = [atom for atom in dim if not atom.repeats]
     if not atoms:
         return repeated(new)
     if len(atoms) > 1:

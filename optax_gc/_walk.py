@@ -64,6 +64,10 @@ class Walk:
         self._atoms: dict[int, Dim] = {}  # what was contracted
         self._summed: dict[int, Dim] = {}  # what was summed over afterwards
         self._links: set[tuple[int, int]] = set()
+        # The axes, by leaf, of which loops around the one in hand take turns, and the
+        # uses that it adds to; and the axes of whose turns a loop adds up a use.
+        self._loop: tuple[dict[int, frozenset[int]], int] = {}, 0
+        self._added_up: dict[int, frozenset[int]] = {}
         self._live: dict[Any, int] = {}
         self._needed = 0  # the equation in hand
         self._eqn: Any = None
@@ -156,13 +160,29 @@ class Walk:
         finally:
             self._noted = noted
 
+    @contextlib.contextmanager
+    def loop(self, given: Values) -> Iterator[None]:
+        """Reads a loop within, which is given these values before its first turn."""
+        around: dict[int, frozenset[int]] = {}
+        before = 0
+        for value in given:
+            before |= value.terms | value.past
+            for part in value.parts:
+                turns = around.get(part.leaf, frozenset())
+                around[part.leaf] = turns.union(_turns(part.stacked))
+        outside, self._loop = self._loop, (around, before)
+        try:
+            yield
+        finally:
+            self._loop = outside
+
     def finish(self, results: Values) -> None:
         """Settles what reaches the results of the program unsettled."""
         self._needed, self._eqn = NEEDED, None
         for value in results:
             for part in value.parts:
                 (leaf,) = of_leaf(part.leaf, self.leaves[part.leaf]).parts
-                if not part.met and not part.inner:
+                if not part.met and not part.partners:
                     self._note(part, "statistic" if part.statistic else "alone")
                 elif part.met == "added" and part.dims == leaf.dims:
                     self._note(part, "updated")  # by an optimizer: no use of its own
@@ -197,18 +217,15 @@ class Walk:
     def _joined(self, numbers: Iterable[int]) -> list[Use]:
         """Returns uses, those of pieces that were added up as one."""
         groups = {number: {number} for number in numbers}
-        in_turns = set()
         for a, b in self._links:
-            if a == b:
-                in_turns.add(a)
-            elif a in groups and b in groups and groups[a] is not groups[b]:
+            if a in groups and b in groups and groups[a] is not groups[b]:
                 groups[a] |= groups[b]
                 for number in groups[b]:
                     groups[number] = groups[a]
         together = {id(group): sorted(group) for group in groups.values()}
         found: list[Use] = []
         for group in together.values():
-            uses = [self._over_all(n, n in in_turns) for n in group]
+            uses = [self._over_all(n) for n in group]
             if len(uses) > 1:
                 found += as_one(uses, self.leaves)
             else:
@@ -228,7 +245,7 @@ class Walk:
             stacked = tuple(axis for axis in use.stacked if axis not in wider)
             yield dataclasses.replace(use, axes=axes, stacked=stacked, unsure=True)
 
-    def _over_all(self, number: int, in_turns: bool) -> Use:
+    def _over_all(self, number: int) -> Use:
         """Returns a use, as one along the axes too that were summed over later.
 
         That is the rest of an axis of which a piece was contracted. What was added up
@@ -237,7 +254,7 @@ class Walk:
         use, shape = self.uses[number], self.leaves[self.uses[number].leaf]
         if self._unsure >> number & 1:
             use = dataclasses.replace(use, unsure=True)
-        turns = use.turns if in_turns else ()
+        turns = self._added_up.get(number, frozenset())
         if not turns and number not in self._summed:
             return use
         rest = [a for a in self._summed.get(number, ()) if a.axis in use.partly]
@@ -266,6 +283,19 @@ class Walk:
             for b in _bits(others):
                 if self._are_pieces(a, b):
                     self._links.add((a, b))
+                    if a == b:
+                        self._add_up(a)
+
+    def _add_up(self, number: int) -> None:
+        """Notes that a loop adds up what a use has made in its turns.
+
+        The loops around it do as well only if it goes on where they left off.
+        """
+        use, (around, before) = self.uses[number], self._loop
+        turns = frozenset(use.turns)
+        if not before >> number & 1:
+            turns -= around.get(use.leaf, frozenset())
+        self._added_up[number] = self._added_up.get(number, frozenset()) | turns
 
     def join(self, bits: int) -> None:
         partly = [number for number in _bits(bits) if self.uses[number].partly]
@@ -316,7 +346,11 @@ class Walk:
         if part.statistic:
             left = [a for dim in part.dims for a in dim if a.axis >= 0]
             return self._note(part, "statistic", partly=tuple(a.axis for a in left))
-        if part.inner and part.met != "looked up":
+        row = part.adapter and any(atom.entries == 1 for atom in part.stacked)
+        row = row and part.met == "multiplied"
+        if part.partners and part.met != "looked up" and not row:
+            sure = part.adapter and part.met != "added"
+            part = dataclasses.replace(part, adapter=sure)
             return self._contracted(part, (), (), "dot_general")
         atoms = [atom for dim in part.dims for atom in dim if atom.axis >= 0]
         spectrum = [atom for atom in atoms if atom.image == "spectrum"]
@@ -364,18 +398,20 @@ class Walk:
         if not kernel:
             return self._note(part, "input")
         rows = tuple(a for dim in part.dims for a in dim if a.image)
-        axes, _ = covered(part.inner or rows + part.fixed, self.leaves[part.leaf])
+        atoms = part.inner or rows + part.fixed
+        axes, partly = covered(atoms, self.leaves[part.leaf])
         stacked, _ = self._stacked(part.stacked)
         return self._note(
-            part, "contracted", axes=axes, stacked=stacked, by="dot_general"
-        )
+            part, "contracted", axes=axes, partly=tuple(partly), stacked=stacked,
+            by="dot_general",
+        )  # fmt: skip
 
     def _contracted(
         self, part: Part, atoms: Dim, batch: Dim, kind: str, unsure: bool = False
     ) -> int:
         shape = self.leaves[part.leaf]
         other: Shape = ()
-        if part.inner and not (part.adapter and atoms):
+        if part.partners and not (part.adapter and atoms):
             other, atoms = _axes(atoms), part.inner
         axes, partly = covered(atoms, shape)
         if any(atom.image for atom in atoms):  # of an axis of 1 there is nothing to say

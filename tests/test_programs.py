@@ -6,7 +6,6 @@ kernel, None for what has none, or `DOUBT` where two readings remain.
 
 import functools
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,6 +114,18 @@ LEARNED_INPUTS = {
         lambda p, x: x + jax.nn.silu(jnp.arange(8.0) @ p["w"] + p["b"]) @ p["v"],
         {"w": (8, 6), "b": (6,), "v": (6, 4)},
         {"w": (0,), "b": None, "v": (0,)},
+    ),
+    "a kernel in halves": (
+        lambda p, x: attend(
+            p["q"][:, :2] @ p["w"][:2] + p["q"][:, 2:] @ p["w"][2:] + p["b"], x @ p["k"]
+        ),
+        {"q": (3, 4), "k": (4, 6), **WITH_BIAS},
+        {"q": None, "k": (0,), **KERNEL_AND_BIAS},
+    ),
+    "an outer product": (
+        lambda p, x: attend(p["q"][:, None] * p["w"][None] + p["b"], x @ p["k"]),
+        {"q": (3,), "w": (6,), "b": (6,), "k": (4, 6)},
+        {"q": None, "w": None, "b": None, "k": (0,)},
     ),
     "nothing tells": (
         lambda p, x: (p["q"] @ p["w"]) @ (x @ p["k"]).T,
@@ -684,6 +695,34 @@ BY_HAND = {
         {"w": (3, 4), "b": (4,)},
         {"w": (0,), "b": None},
     ),
+    "taps in two loops": (
+        lambda p, x: lax.fori_loop(
+            0,
+            2,
+            lambda i, y: lax.fori_loop(
+                0, 3, lambda j, y: y + jnp.roll(x, (i, j), (0, 1)) @ p["w"][i, j], y
+            ),
+            jnp.zeros((5, 6)),
+        ),
+        {"w": (2, 3, 4, 6)},
+        {"w": (0, 1, 2)},
+    ),
+    "layers in a loop, inputs in another": (
+        lambda p, x: lax.scan(
+            lambda h, w: (
+                jnp.tanh(
+                    lax.fori_loop(
+                        0, 4, lambda i, y: y + h[:, i, None] * w[i], jnp.zeros((5, 4))
+                    )
+                ),
+                None,
+            ),
+            x,
+            p["w"],
+        )[0],
+        {"w": (3, 4, 4)},
+        {"w": (1,)},
+    ),
     "taps of matrices": (
         lambda p, x: sum(jnp.roll(x, i, 0) @ p["w"][i] for i in range(3)),
         {"w": (3, 4, 6)},
@@ -834,6 +873,8 @@ def tied_nnx():
 
 
 def tied_equinox():
+    eqx = pytest.importorskip("equinox", exc_type=Exception)
+
     class Tied(eqx.Module):
         one: eqx.nn.Linear
         two: eqx.nn.Linear

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 
 from optax_gc._parts import (
-    BROADCAST,
     Part,
     Shape,
     UnreadableError,
@@ -177,7 +176,7 @@ def _placed(part: Part, axis: int, size: int, before: int, new: int) -> Part:
     What has no axis there has a place, and what was one index of an axis is one again.
     """
     dims = list(part.dims)
-    if size == 1 < new and not any(atom.axis != BROADCAST for atom in dims[axis]):
+    if size == 1 < new and all(atom.repeats for atom in dims[axis]):
         part, place = placed(part)
         dims[axis] = (place._replace(size=new, start=before),)
         return part.with_dims(dims)

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 from optax_gc._parts import (
-    BROADCAST,
     Dim,
     Part,
     Product,
@@ -71,6 +71,9 @@ class Reader(Protocol):
 
     def rehearsal(self) -> AbstractContextManager[None]:
         """Lets programs be read without noting the uses in them."""
+
+    def loop(self, given: Values) -> AbstractContextManager[None]:
+        """Reads a loop within, which is given these values before its first turn."""
 
     def liveness(self, eqn: Any) -> list[int]:
         """Tells which results of an equation are needed."""
@@ -152,13 +155,20 @@ def _mixed(reader: Reader, values: Values) -> Value:
             if part.leaf not in leaves:
                 uses |= reader.settle(part, "mixed")
     terms = functools.reduce(operator.or_, (value.terms for value in values))
-    return Value(True, merged(kept), uses, terms=terms)
+    past = functools.reduce(operator.or_, (value.past for value in values))
+    return Value(True, merged(kept), uses, terms=terms, past=past)
 
 
 def nowhere(part: Part, shape: Shape, primitive: str) -> Part:
     """Returns a part in an array in which it cannot be followed."""
     dims = tuple(repeated(n) for n in shape)
     return Part(part.leaf, dims, unread=part.unread or primitive)
+
+
+def unfollowed(part: Part, primitive: str) -> Part:
+    """Returns a part of the same array that cannot be followed any further."""
+    sizes = tuple(math.prod(atom.size for atom in dim) for dim in part.dims)
+    return nowhere(part, sizes, primitive)
 
 
 def without(part: Part, dropped: Iterable[int]) -> Part:
@@ -218,7 +228,7 @@ def _stays_kernel(part: Part, same: frozenset[int]) -> bool:
     kernel lacks. A scale of the data is repeated along the batch, and has no axis of
     its own.
     """
-    own = [any(atom.axis != BROADCAST for atom in dim) for dim in part.dims]
+    own = [any(not atom.repeats for atom in dim) for dim in part.dims]
     lacks = any(
         dim and not mine and d not in same
         for d, (dim, mine) in enumerate(zip(part.dims, own, strict=True))

@@ -8,6 +8,7 @@ from typing import Any
 from optax_gc._parts import (
     BROADCAST,
     CONSTANT,
+    MASKED,
     Atom,
     Part,
     Product,
@@ -25,6 +26,7 @@ from optax_gc._rules.base import (
     settled,
     shape,
     spread_out,
+    unfollowed,
 )
 
 _ADDS = ("add", "sub", "add_any")
@@ -87,8 +89,13 @@ def _among_parameters(reader: Reader, name: str, values: Values) -> Value:
     parts = [part for value in values for part in value.parts]
     constant = any(value.full for value in values)
     full = constant and not parts
+    if name == "mul":
+        pairs = zip(values, reversed(values), strict=True)
+        parts = [_crossed(part, other) for v, other in pairs for part in v.parts]
     if name not in _ADDS and constant:
         parts = _filled(parts)
+    if any(part.unread for part in parts):
+        parts = [_beside_unread(part, parts) for part in parts]
     if name in _ADDS and any(map(_is_product, parts)):
         for i, value in enumerate(values):
             if kernels := _beside(value, values[1 - i]):
@@ -99,8 +106,37 @@ def _among_parameters(reader: Reader, name: str, values: Values) -> Value:
     return Value(parts=merged(parts), uses=data(*values).uses, full=full)
 
 
+def _crossed(part: Part, other: Value) -> Part:
+    """Returns a part of an outer product of parameters: each may be the kernel."""
+    own = _own(part)
+    partners = [
+        p.leaf
+        for p in other.parts
+        if p.leaf != part.leaf and not p.statistic and own - _own(p) and _own(p) - own
+    ]
+    if not partners or part.statistic:
+        return part
+    single = tuple(atom for atom in part.stacked[-1:] if atom.entries == 1)
+    return dataclasses.replace(
+        part, inner=part.inner + single, partners=part.partners.union(partners)
+    )
+
+
+def _beside_unread(part: Part, parts: list[Part]) -> Part:
+    """Returns a part that is not sure either: it may be the bias of what is unread."""
+    unread = next(p.unread for p in parts if p.unread)
+    return part if part.unread or _is_plain_kernel(part) else unfollowed(part, unread)
+
+
 def _filled(parts: Iterable[Part]) -> list[Part]:
-    return [dataclasses.replace(part, filled=True) for part in parts]
+    """Returns parts that a constant is multiplied with, which varies everywhere."""
+
+    def fill(atom: Atom) -> Atom:
+        return atom._replace(axis=MASKED) if atom.axis == BROADCAST else atom
+
+    return [
+        part.with_dims(tuple(map(fill, dim)) for dim in part.dims) for part in parts
+    ]
 
 
 def _is_product(part: Part) -> bool:
@@ -108,12 +144,16 @@ def _is_product(part: Part) -> bool:
     if part.statistic or part.adapter:
         return False
     own = _own(part)
-    return bool(part.inner or (_rows(part) and own) or (part.fixed and len(own) == 1))
+    constant = (_rows(part) and own) or (part.fixed and len(own) == 1)
+    return bool(part.partners or constant)
 
 
 def _rows(part: Part) -> bool:
-    kinds = {atom.image for dim in part.dims for atom in dim}
-    return bool(kinds & {"rows", "either"})
+    return any(_is_row(atom) for dim in part.dims for atom in dim)
+
+
+def _is_row(atom: Atom) -> bool:
+    return atom.image in ("rows", "either")
 
 
 def _own(part: Part) -> frozenset[int]:
@@ -121,12 +161,8 @@ def _own(part: Part) -> frozenset[int]:
     return frozenset(
         d
         for d, dim in enumerate(part.dims)
-        if any(a.size > 1 and _varies(part, a) and not a.image for a in dim)
+        if any(a.size > 1 and a.axis != BROADCAST and not _is_row(a) for a in dim)
     )
-
-
-def _varies(part: Part, atom: Atom) -> bool:
-    return atom.axis != BROADCAST or part.filled
 
 
 def _beside(value: Value, other: Value) -> frozenset[int]:
@@ -136,7 +172,7 @@ def _beside(value: Value, other: Value) -> frozenset[int]:
     is added again is no kernel. A vector, which leaves no axis, is an input.
     """
     products = {part.leaf: _own(part) for part in value.parts if _is_product(part)}
-    plain = [p for p in other.parts if not p.statistic and not p.inner]
+    plain = [p for p in other.parts if not p.statistic and not p.partners]
     everything = frozenset().union(*products.values())
     if not products or not plain or len(plain) != len(other.parts):
         return frozenset()
@@ -162,14 +198,29 @@ def _outermost(parts: Iterable[Part]) -> frozenset[int]:
 def _as_data(reader: Reader, values: Values, kernels: frozenset[int]) -> Value:
     """Returns what was computed from parameters alone, as the data that it is."""
     uses = data(*values).uses
+    products = {p.leaf for v in values for p in v.parts if _is_product(p)}
     for value in values:
         product = any(map(_is_product, value.parts))
-        for part in value.parts:
+        for part in _in_one(value.parts):
             if _is_product(part):
                 uses |= reader.learn(part, part.leaf in kernels if kernels else None)
-            elif part.leaf not in {p.leaf for v in values for p in v.parts if p.inner}:
+            elif part.leaf not in products:
                 uses |= reader.settle(part, "multiplied" if product else "added")
     return data(uses=uses)
+
+
+def _in_one(parts: Iterable[Part]) -> list[Part]:
+    """Returns parts, those of one leaf in a sum of products as one."""
+    found: dict[int, Part] = {}
+    others = []
+    for part in parts:
+        if not _is_product(part):
+            others.append(part)
+        elif (one := found.setdefault(part.leaf, part)) is not part:
+            inner = tuple(dict.fromkeys((*one.inner, *part.inner)))
+            stacked = tuple(atom for atom in one.stacked if atom in part.stacked)
+            found[part.leaf] = dataclasses.replace(one, inner=inner, stacked=stacked)
+    return [*found.values(), *others]
 
 
 def _adapted(parts: list[Part], full: bool) -> list[Part]:
@@ -179,9 +230,9 @@ def _adapted(parts: list[Part], full: bool) -> list[Part]:
     """
     if not (full or any(_is_plain_kernel(part) for part in parts)):
         return parts
-    if not _is_of_low_rank([part for part in parts if part.inner]):
+    if not _is_of_low_rank([part for part in parts if part.partners]):
         return parts
-    return [dataclasses.replace(p, adapter=True) if p.inner else p for p in parts]
+    return [dataclasses.replace(p, adapter=True) if p.partners else p for p in parts]
 
 
 def _is_of_low_rank(products: Iterable[Part]) -> bool:
@@ -197,7 +248,7 @@ def _is_plain_kernel(part: Part) -> bool:
     """Tells a kernel of the size of the whole array from a bias, or a product."""
     long = {d for d, dim in enumerate(part.dims) if any(a.size > 1 for a in dim)}
     whole = long <= _own(part)
-    return len(long) > 1 and whole and not (part.inner or part.statistic)
+    return len(long) > 1 and whole and not (part.partners or part.statistic)
 
 
 @rule(*COMPARES)
@@ -230,6 +281,7 @@ def _multiplied(reader: Reader, values: Values, name: str) -> Value:
     return Value(
         True, merged(parts), uses, known_same(values),
         terms=one.terms,
+        past=one.past,
         products=one.products,
         one_hot=any(value.one_hot for value in values) and not parts,
         weights=not parts and all(v.weights or v.one_hot for v in known),
@@ -250,7 +302,7 @@ def _added(reader: Reader, values: Values) -> Value:
     if len(known) == 1:
         return known[0]
     parts: list[Part] = []
-    uses, terms = data(*values).uses, 0
+    uses, terms, past = data(*values).uses, 0, 0
     for i, value in enumerate(values):
         others = [v for j, v in enumerate(values) if j != i]
         noted = value.terms
@@ -260,18 +312,24 @@ def _added(reader: Reader, values: Values) -> Value:
             if learned and _is_product(part):
                 kernels = _outermost(value.parts)
                 noted |= reader.learn(part, part.leaf in kernels if kernels else None)
-            elif part.inner and not part.adapter and not value.data:
+            elif part.partners and not part.adapter and not value.data:
                 parts.append(dataclasses.replace(here, adapter=True, kernel=True))
             elif _stays(reader, here, part, others):
                 parts.append(here)
             else:
                 noted |= reader.settle(here)
         uses |= noted
-        reader.link(terms, noted & reader.pieces)
-        terms |= noted & reader.pieces
+        noted &= reader.pieces
+        reader.link(terms, noted & ~terms)
+        reader.link(past, noted)
+        reader.link(terms, value.past)
+        terms |= noted
+        past |= value.past
     products = _of_a_sum(values)
     same = known_same(values)
-    return Value(True, merged(parts), uses, same, terms=terms, products=products)
+    return Value(
+        True, merged(parts), uses, same, terms=terms, past=past, products=products
+    )
 
 
 def _of_a_sum(values: Values) -> tuple[Product, ...]:
@@ -306,9 +364,7 @@ def _stays(reader: Reader, here: Part, before: Part, others: Values) -> bool:
 
     If the data was computed with the kernel itself, this is a step of its training.
     """
-    lacks = any(
-        dim and all(atom.axis == BROADCAST for atom in dim) for dim in here.dims
-    )
+    lacks = any(dim and all(atom.repeats for atom in dim) for dim in here.dims)
     product = before.met == "multiplied" and not (before.scale or before.stacked)
     if product and all(map(_is_linear, others)):
         return True

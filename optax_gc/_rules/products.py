@@ -246,7 +246,7 @@ def _among_parameters(eqn: Any, values: Values, contracted: Any, batch: Any) -> 
             else:
                 whole = [p for p in others if not p.statistic]
                 inner = part.inner + axes if whole else part.inner
-                partners = part.partners | leaves if inner else part.partners
+                partners = part.partners | leaves if whole else part.partners
                 parts.append(
                     dataclasses.replace(part, dims=dims, inner=inner, partners=partners)
                 )
@@ -324,7 +324,7 @@ def _is_kernel(
     part: Part, parts: Iterable[Part], axes: Dim, contracted: Iterable[int]
 ) -> bool:
     """Tells a kernel from what scales its inputs or its outputs."""
-    if part.inner or part.fixed or part.unread:
+    if part.partners or part.fixed or part.unread:
         return True
     if not axes or (_short(axes) and not all(_short(p.at(contracted)) for p in parts)):
         return False
