@@ -235,7 +235,7 @@ class Walk:
     def _or_wider(self, use: Use, summed: Dim) -> Iterator[Use]:
         """Yields a use, and what it is if a sum over products is one contraction.
 
-        A sum over the heads of an attention is; the mean of an ensemble is none.
+        It may be if other kernels are contracted by hand in the same sum.
         """
         known = {*use.axes, *use.partly}
         wider = {a.axis for a in summed if a.size > 1 and a.axis not in known}
@@ -301,10 +301,10 @@ class Walk:
         partly = [number for number in _bits(bits) if self.uses[number].partly]
         self._links.update(itertools.pairwise(partly))
 
-    def widen(self, bits: int, atoms: Dim, alone: bool) -> None:
+    def widen(self, bits: int, atoms: Dim, by_hand: bool) -> None:
         for number in _bits(bits):
             use = self.uses[number]
-            ways = use.stacked if alone else use.partly
+            ways = use.stacked if by_hand else use.partly
             summed = tuple(atom for atom in atoms if atom.axis in ways)
             if summed:
                 self._summed[number] = self._summed.get(number, ()) + summed

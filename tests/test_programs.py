@@ -64,6 +64,7 @@ def convolved(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", None, None, LAYOUT)
 
 
+LAGS = jnp.arange(3.0)
 WITH_BIAS = {"w": (4, 6), "b": (6,)}
 KERNEL_AND_BIAS = {"w": (0,), "b": None}
 
@@ -365,7 +366,7 @@ PIECES = {
     "experts mapped, then summed": (
         lambda p, x: jnp.einsum("ebi,eio->ebo", jnp.stack([x, 2 * x]), p["w"]).sum(0),
         {"w": (2, 4, 6)},
-        {"w": DOUBT},
+        {"w": (1,)},
     ),
     "strewn over a triangle": (
         lambda p, x: x @ jnp.zeros((4, 4)).at[np.tril_indices(4)].set(p["w"]),
@@ -392,10 +393,18 @@ PIECES = {
         {"w": (2, 6)},
         {"w": (0,)},
     ),
-    "the mean of an ensemble, or heads": (
+    "the mean of an ensemble": (
         lambda p, x: jax.vmap(lambda v, w: jnp.tanh(x @ v) @ w)(p["v"], p["w"]).mean(0),
         {"v": (3, 4, 6), "w": (3, 6, 2)},
-        {"v": (1,), "w": DOUBT},
+        {"v": (1,), "w": (1,)},
+    ),
+    "splines for each edge, beside another kernel": (
+        lambda p, x: (
+            p["s"] * jnp.einsum("big,iog->bio", jnp.cos(x[..., None] * LAGS), p["c"])
+            + p["w"] * jnp.tanh(x)[..., None]
+        ).sum(1),
+        {"s": (4, 6), "c": (4, 6, 3), "w": (4, 6)},
+        {"s": (0,), "c": DOUBT, "w": (0,)},
     ),
     "half of it alone": (
         lambda p, x: x @ p["w"][:4],

@@ -48,10 +48,10 @@ class Reader(Protocol):
     def join(self, bits: int) -> None:
         """Notes that one contraction was over these pieces together."""
 
-    def widen(self, bits: int, atoms: Dim, alone: bool) -> None:
+    def widen(self, bits: int, atoms: Dim, by_hand: bool) -> None:
         """Notes that what was contracted was then summed over these axes too.
 
-        They may be whole only if the sum is over them `alone`, and is no loss.
+        Whole axes, as of experts, only if the sum is a contraction `by_hand` as well.
         """
 
     def mix(self, product: Product, over: Dim, left: Dim, chosen: bool) -> None:

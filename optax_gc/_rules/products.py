@@ -59,10 +59,9 @@ def _summed(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
     """
     kept, uses, pieces = [], value.uses, 0
     made = value.map(lambda part: without(part, axes)).products
-    for product in value.products:
-        part = product.part
-        reader.widen(product.uses, part.at(axes), all(map(part.owns, axes)))
     kernels = [] if _is_pooled(value, axes) else _kernels_by_hand(value, axes)
+    for product in value.products:
+        reader.widen(product.uses, product.part.at(axes), bool(kernels))
     for part in value.parts:
         contracted = part.at(axes)
         if not contracted:
