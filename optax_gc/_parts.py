@@ -5,14 +5,16 @@ A `Value` is data (it depends on the inputs), or constant, or made of parameters
 of `Atom`s, major first. Moving arrays about moves the atoms; the functions below do so.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
 BROADCAST = -1  # the axis of an atom along which a part repeats itself
 SLOT = -2  # of one at a place of which a part is, as a leaf in a stack of leaves
+MASKED = -3  # of one along which a part only varies by a constant it is multiplied with
 
 
 class UnreadableError(LookupError):
@@ -47,6 +49,11 @@ class Atom(NamedTuple):
     others: Shape = ()
 
     @property
+    def repeats(self) -> bool:
+        """Whether the leaf's entries are the same all along."""
+        return self.axis in (BROADCAST, MASKED)
+
+    @property
     def axes(self) -> Shape:
         """The leaf's axes that are in it."""
         return (self.axis, *self.others) if self.axis >= 0 else ()
@@ -75,6 +82,7 @@ class Part:
       kernel: Whether it still is a kernel after that, rather than a scale or a shift
         of the data: the data it met has no dimension of its own, or lacks one.
       scaled_by: The uses (a bit each) that made the data it was scaled by.
+      scale: Whether it scales the data that another parameter was multiplied with.
     """
 
     leaf: int
@@ -90,6 +98,12 @@ class Part:
     origin: int = 0
     kernel: bool = True
     scaled_by: int = 0
+    scale: bool = False
+
+    @property
+    def owned(self) -> int:
+        """The number of dimensions along which the part varies, or has its place."""
+        return sum(map(self.owns, range(len(self.dims))))
 
     def at(self, dimensions: Iterable[int]) -> Dim:
         """Returns the leaf's axes in these dimensions."""
@@ -99,7 +113,7 @@ class Part:
 
     def owns(self, dimension: int) -> bool:
         """Tells whether the part varies, or has its place, along a dimension."""
-        return any(atom.axis != BROADCAST for atom in self.dims[dimension])
+        return any(not atom.repeats for atom in self.dims[dimension])
 
     def with_dims(self, dims: Iterable[Dim], dropped: Dim = ()) -> "Part":
         """Returns the part in another array; `dropped` axes count as stacked."""
@@ -107,6 +121,21 @@ class Part:
         if dims == self.dims and not dropped:
             return self
         return dataclasses.replace(self, dims=dims, stacked=self.stacked + dropped)
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """A product of a kernel and data, of which an array is a linear function.
+
+    Attributes:
+      uses: The uses (a bit each) that it was noted as.
+      part: Where in the array the axes of the kernel are that were not contracted.
+      chosen: Whether the data were weights that sum to 1, as those of experts.
+    """
+
+    uses: int
+    part: Part
+    chosen: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +149,10 @@ class Value:
       same: Dimensions along which data is known to be constant.
       one_hot: Whether it is an index compared with all that it could be.
       terms: The uses (a bit each) of pieces of leaves of which it is the plain sum.
-      groups: Dimensions along which it has a product each, those products' uses (a bit
-        each), and the axes that take turns in them.
+      past: Those of them that were added to it in an earlier turn of a loop.
+      products: The products that it is a linear function of.
+      weights: Whether it weighs things against each other: a softmax or a sigmoid.
+      total_of: Which variable (its key) it is a sum of; 0 if it is no sum.
       full: Whether it is a constant that is an array, not a number repeated.
       cell: The mutable array that it refers to.
     """
@@ -132,7 +163,10 @@ class Value:
     same: frozenset[int] = frozenset()
     one_hot: bool = False
     terms: int = 0
-    groups: tuple[tuple[int, int, Dim], ...] = ()
+    past: int = 0
+    products: tuple[Product, ...] = ()
+    weights: bool = False
+    total_of: int = 0
     full: bool = False
     cell: int | None = None
 
@@ -143,14 +177,24 @@ class Value:
 
         Parts for which `move` returns None are left out.
         """
-        if not self.parts and self.same == same and not self.groups:
+        if not (self.parts or self.products) and self.same == same:
             return self
         moved = (move(part) for part in self.parts)
         parts = merged(part for part in moved if part is not None)
-        return dataclasses.replace(self, parts=parts, same=same, groups=())
+        products = tuple(_moved(self.products, move))
+        return dataclasses.replace(self, parts=parts, same=same, products=products)
 
 
 CONSTANT = Value()
+
+
+def _moved(
+    products: Iterable[Product], move: Callable[[Part], Part | None]
+) -> Iterator[Product]:
+    for product in products:
+        with contextlib.suppress(UnreadableError):
+            if (part := move(product.part)) is not None:
+                yield dataclasses.replace(product, part=part)
 
 
 def of_leaf(leaf: int, shape: Shape) -> Value:
@@ -225,7 +269,7 @@ def spread(value: Value, old: Shape, new: Shape, where: Sequence[int]) -> Value:
 
 def some(dim: Dim, size: int) -> Dim:
     """Returns a dimension of which `size` entries are left, wherever."""
-    atoms = [atom for atom in dim if atom.axis != BROADCAST]
+    atoms = [atom for atom in dim if not atom.repeats]
     if not atoms:
         return repeated(size)
     left = size if len(atoms) == 1 else 0
@@ -240,7 +284,7 @@ def sliced(dim: Dim, size: int, start: int, stop: int, step: int = 1) -> Dim | N
     if (start, stop, step) == (0, size, 1):
         return dim
     length = len(range(start, stop, step))
-    if not any(atom.axis != BROADCAST for atom in dim):
+    if all(atom.repeats for atom in dim):
         return repeated(length)
     if len(dim) > 1:
         return _sliced_in_two(dim, start, stop, step) or some(dim, length)
@@ -293,11 +337,22 @@ def _reversed(atom: Atom) -> Atom:
     return atom._replace(start=start, at=at, step=-atom.step)
 
 
+def placed(part: Part) -> tuple[Part, Atom]:
+    """Returns a part that is put at a place, and what it is there.
+
+    What was one index of an axis is one again.
+    """
+    one = part.stacked[-1] if part.stacked else None
+    if one is None or one.entries != 1 or one.at is None or one.image:
+        return part, Atom(SLOT, 1, 0, 1)
+    return dataclasses.replace(part, stacked=part.stacked[:-1]), one
+
+
 def padded(dim: Dim, size: int, before: int | None, new: int) -> Dim:
     """Returns a dimension of `size` within one of `new`, after `before` others."""
     if size == new:
         return dim
-    atoms = [atom for atom in dim if atom.axis != BROADCAST]
+    atoms = [atom for atom in dim if not atom.repeats]
     if not atoms:
         return repeated(new)
     if len(atoms) > 1:

@@ -18,7 +18,7 @@ import numpy as np
 from optax_gc._axes import Choice, Policy, PyTree, fan_in, path_name
 from optax_gc._parts import CONSTANT, Shape, Value, of_leaf
 from optax_gc._uses import Use
-from optax_gc._walk import NEEDED, Walk
+from optax_gc._walk import ARGUMENTS, CLOSURE, MADE, NEEDED, Walk
 
 
 def traced_fan_in(
@@ -175,10 +175,7 @@ def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:
     keyed = jax.tree_util.tree_leaves_with_path(params)
     names = [path_name(path) for path, _ in keyed]
     shapes = [_shape_of(leaf) for _, leaf in keyed]
-    given = len(jaxpr.jaxpr.invars) > sum(_is_array(leaf) for _, leaf in keyed)
-    walk = _walked(jaxpr, keyed, closure_is_data=not given)
-    if given and not walk.met_data:
-        walk = _walked(jaxpr, keyed, closure_is_data=True)
+    walk = _walked(jaxpr, keyed)
     uses = [walk.used(number) for number in range(len(keyed))]
     for same in _shared(params):
         together = [use for number in same for use in uses[number]]
@@ -193,12 +190,26 @@ def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:
     ]
 
 
-def _walked(jaxpr: Any, keyed: Sequence[Any], closure_is_data: bool) -> Walk:
-    """Returns the walk over a program that begins with its parameters."""
+def _walked(jaxpr: Any, keyed: Sequence[Any]) -> Walk:
+    """Returns the walk over a program that begins with its parameters.
+
+    The data are the arrays among the arguments. Where parameters meet none of them,
+    they are in the closure, or the program makes them: a grid, or random numbers.
+    """
+    given = len(jaxpr.jaxpr.invars) > sum(_is_array(leaf) for _, leaf in keyed)
+    places = ARGUMENTS if given else CLOSURE
+    walk = _walk_of(jaxpr, keyed, places)
+    while not walk.met_data and places < MADE:
+        places += 1
+        walk = _walk_of(jaxpr, keyed, places)
+    return walk
+
+
+def _walk_of(jaxpr: Any, keyed: Sequence[Any], places: int) -> Walk:
     shapes = [_shape_of(leaf) for _, leaf in keyed]
     held = zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)
     tables = frozenset(id(var) for var, value in held if _is_table(value))
-    walk = Walk(shapes, closure_is_data, tables)
+    walk = Walk(shapes, places, tables)
     values = []
     for number, (_, leaf) in enumerate(keyed):
         if _is_array(leaf):

@@ -28,7 +28,7 @@ class Use:
       turns: The axes of which each turn of a loop takes another index.
       unsure: Whether it is one of two readings of the same equation.
       derived: Whether it is of a backward pass.
-      dead: Whether no result depends on it.
+      dead: Whether no result depends on it with its gradient.
     """
 
     leaf: int

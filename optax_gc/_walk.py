@@ -14,10 +14,10 @@ from typing import Any
 from jax.extend import core
 
 from optax_gc._parts import (
-    CONSTANT,
     Atom,
     Dim,
     Part,
+    Product,
     Shape,
     Value,
     covered,
@@ -25,13 +25,15 @@ from optax_gc._parts import (
     of_leaf,
 )
 from optax_gc._rules import RULES, WITHOUT_GRADIENT, WRITES
-from optax_gc._rules.base import Values, data, nowhere, shape
+from optax_gc._rules.base import Values, data, is_long, nowhere, shape
 from optax_gc._uses import WEAK, Use, as_one, told
 
 _JAXPRS = (core.Jaxpr, core.ClosedJaxpr)
 # What a rule may raise that reads what another version of JAX calls otherwise.
 _UNREAD = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
 NEEDED, FOR_ITS_VALUE = 2, 1  # with its gradient, or without
+ARGUMENTS, CLOSURE, MADE = 0, 1, 2  # where data are: each one or in those before it
+_SOURCES = ("iota", "random_bits", "threefry2x32", "rng_bit_generator")
 
 
 class Walk:
@@ -40,12 +42,12 @@ class Walk:
     def __init__(
         self,
         leaves: Sequence[Shape],
-        closure_is_data: bool = False,
+        places: int = 0,
         tables: frozenset[int] = frozenset(),
     ):
         self.leaves = leaves
         self.tables = tables  # variables that are constant, whatever the closure holds
-        self.closure_is_data = closure_is_data
+        self.places = places  # where the data are
         self.origin = 0
         self.uses: list[Use] = []
         self.stopped: set[int] = set()
@@ -55,12 +57,17 @@ class Walk:
         self._numbers: dict[Use, int] = {}
         self._noted = 0  # the uses that are none of a rehearsal
         self._dropped = 0  # uses that only scale the kernel itself
+        self._unsure = 0  # uses that may be one of two readings
         self._of_leaf: dict[int, int] = {}
         # What made what a use was multiplied by, and in which variable that was.
         self._before: dict[int, tuple[int, int]] = {}
         self._atoms: dict[int, Dim] = {}  # what was contracted
         self._summed: dict[int, Dim] = {}  # what was summed over afterwards
         self._links: set[tuple[int, int]] = set()
+        # The axes, by leaf, of which loops around the one in hand take turns, and the
+        # uses that it adds to; and the axes of whose turns a loop adds up a use.
+        self._loop: tuple[dict[int, frozenset[int]], int] = {}, 0
+        self._added_up: dict[int, frozenset[int]] = {}
         self._live: dict[Any, int] = {}
         self._needed = 0  # the equation in hand
         self._eqn: Any = None
@@ -130,9 +137,8 @@ class Walk:
 
     def _constant(self, var: Any) -> Value:
         """Returns what is known of an array that the program holds."""
-        shape = getattr(var.aval, "shape", ())
-        long = any(n > 1 for n in shape)
-        is_data = long and self.closure_is_data and id(var) not in self.tables
+        long = is_long(var)
+        is_data = long and self.places >= CLOSURE and id(var) not in self.tables
         return Value(data=is_data, full=long)
 
     def _is_derived(self) -> bool:
@@ -154,13 +160,29 @@ class Walk:
         finally:
             self._noted = noted
 
+    @contextlib.contextmanager
+    def loop(self, given: Values) -> Iterator[None]:
+        """Reads a loop within, which is given these values before its first turn."""
+        around: dict[int, frozenset[int]] = {}
+        before = 0
+        for value in given:
+            before |= value.terms | value.past
+            for part in value.parts:
+                turns = around.get(part.leaf, frozenset())
+                around[part.leaf] = turns.union(_turns(part.stacked))
+        outside, self._loop = self._loop, (around, before)
+        try:
+            yield
+        finally:
+            self._loop = outside
+
     def finish(self, results: Values) -> None:
         """Settles what reaches the results of the program unsettled."""
         self._needed, self._eqn = NEEDED, None
         for value in results:
             for part in value.parts:
                 (leaf,) = of_leaf(part.leaf, self.leaves[part.leaf]).parts
-                if not part.met and not part.inner:
+                if not part.met and not part.partners:
                     self._note(part, "statistic" if part.statistic else "alone")
                 elif part.met == "added" and part.dims == leaf.dims:
                     self._note(part, "updated")  # by an optimizer: no use of its own
@@ -170,7 +192,9 @@ class Walk:
     @property
     def met_data(self) -> bool:
         """Tells whether a parameter met the data at all."""
-        return any(self.uses[n].how not in (*WEAK, "input") for n in _bits(self._noted))
+        noted = [self.uses[number] for number in _bits(self._noted)]
+        weak = (*WEAK, "input")
+        return any(use.how not in weak and not use.partners for use in noted)
 
     def used(self, leaf: int) -> list[Use]:
         """Returns the uses that say what a leaf is."""
@@ -193,30 +217,44 @@ class Walk:
     def _joined(self, numbers: Iterable[int]) -> list[Use]:
         """Returns uses, those of pieces that were added up as one."""
         groups = {number: {number} for number in numbers}
-        in_turns = set()
         for a, b in self._links:
-            if a == b:
-                in_turns.add(a)
-            elif a in groups and b in groups and groups[a] is not groups[b]:
+            if a in groups and b in groups and groups[a] is not groups[b]:
                 groups[a] |= groups[b]
                 for number in groups[b]:
                     groups[number] = groups[a]
         together = {id(group): sorted(group) for group in groups.values()}
         found: list[Use] = []
         for group in together.values():
-            uses = [self._over_all(n, n in in_turns) for n in group]
-            found += as_one(uses, self.leaves)
+            uses = [self._over_all(n) for n in group]
+            if len(uses) > 1:
+                found += as_one(uses, self.leaves)
+            else:
+                found += self._or_wider(uses[0], self._summed.get(group[0], ()))
         return found
 
-    def _over_all(self, number: int, in_turns: bool) -> Use:
+    def _or_wider(self, use: Use, summed: Dim) -> Iterator[Use]:
+        """Yields a use, and what it is if a sum over products is one contraction.
+
+        It may be if other kernels are contracted by hand in the same sum.
+        """
+        known = {*use.axes, *use.partly}
+        wider = {a.axis for a in summed if a.size > 1 and a.axis not in known}
+        yield dataclasses.replace(use, unsure=True) if wider else use
+        if wider:
+            axes = tuple(sorted({*use.axes, *wider}))
+            stacked = tuple(axis for axis in use.stacked if axis not in wider)
+            yield dataclasses.replace(use, axes=axes, stacked=stacked, unsure=True)
+
+    def _over_all(self, number: int) -> Use:
         """Returns a use, as one along the axes too that were summed over later.
 
-        That is the rest of an axis of which a piece was contracted. Axes that are whole
-        are of experts, whose results are added up. What was added up in a loop was
-        summed over the axis that its turns take.
+        That is the rest of an axis of which a piece was contracted. What was added up
+        in a loop was summed over the axis that its turns take.
         """
         use, shape = self.uses[number], self.leaves[self.uses[number].leaf]
-        turns = use.turns if in_turns else ()
+        if self._unsure >> number & 1:
+            use = dataclasses.replace(use, unsure=True)
+        turns = self._added_up.get(number, frozenset())
         if not turns and number not in self._summed:
             return use
         rest = [a for a in self._summed.get(number, ()) if a.axis in use.partly]
@@ -245,14 +283,53 @@ class Walk:
             for b in _bits(others):
                 if self._are_pieces(a, b):
                     self._links.add((a, b))
+                    if a == b:
+                        self._add_up(a)
+
+    def _add_up(self, number: int) -> None:
+        """Notes that a loop adds up what a use has made in its turns.
+
+        The loops around it do as well only if it goes on where they left off.
+        """
+        use, (around, before) = self.uses[number], self._loop
+        turns = frozenset(use.turns)
+        if not before >> number & 1:
+            turns -= around.get(use.leaf, frozenset())
+        self._added_up[number] = self._added_up.get(number, frozenset()) | turns
 
     def join(self, bits: int) -> None:
         partly = [number for number in _bits(bits) if self.uses[number].partly]
         self._links.update(itertools.pairwise(partly))
 
-    def widen(self, bits: int, atoms: Dim) -> None:
+    def widen(self, bits: int, atoms: Dim, by_hand: bool) -> None:
         for number in _bits(bits):
-            self._summed[number] = self._summed.get(number, ()) + atoms
+            use = self.uses[number]
+            ways = use.stacked if by_hand else use.partly
+            summed = tuple(atom for atom in atoms if atom.axis in ways)
+            if summed:
+                self._summed[number] = self._summed.get(number, ()) + summed
+
+    def mix(self, product: Product, over: Dim, left: Dim, chosen: bool) -> None:
+        for number in _bits(product.uses):
+            use = self.uses[number]
+            known = {*use.axes, *use.partly, *use.stacked}
+            axes, _ = covered(over, self.leaves[use.leaf])
+            axes = tuple(a for a in axes if a not in known)
+            outputs = {a.axis for a in left if a.size > 1} - {*known, *axes}
+            if chosen or use.how != "contracted" or not axes or not outputs:
+                continue
+            # If weights chose among kernels first, these are contracted only now.
+            stacked = tuple(
+                sorted({*use.stacked, *(use.axes if product.chosen else ())})
+            )
+            self._note(
+                product.part, "contracted", axes=axes, stacked=stacked, by=use.by,
+                unsure=not product.chosen,
+            )  # fmt: skip
+            if product.chosen:
+                self._dropped |= 1 << number
+            else:
+                self._unsure |= 1 << number
 
     def _are_pieces(self, a: int, b: int) -> bool:
         """Tells pieces of one sum from layers, one of which follows the other."""
@@ -269,7 +346,11 @@ class Walk:
         if part.statistic:
             left = [a for dim in part.dims for a in dim if a.axis >= 0]
             return self._note(part, "statistic", partly=tuple(a.axis for a in left))
-        if part.inner and part.met != "looked up":
+        row = part.adapter and any(atom.entries == 1 for atom in part.stacked)
+        row = row and part.met == "multiplied"
+        if part.partners and part.met != "looked up" and not row:
+            sure = part.adapter and part.met != "added"
+            part = dataclasses.replace(part, adapter=sure)
             return self._contracted(part, (), (), "dot_general")
         atoms = [atom for dim in part.dims for atom in dim if atom.axis >= 0]
         spectrum = [atom for atom in atoms if atom.image == "spectrum"]
@@ -300,7 +381,7 @@ class Walk:
             return self.settle(part)
         images = tuple(atom for atom in batch if atom.image)
         bits = 0
-        readings = list(_over(part, contracted, batch))
+        readings = list(_over(part, contracted, batch, bool(by.products)))
         for atoms in readings:
             summed = atoms + part.fixed + images
             bits |= self._contracted(part, summed, batch, kind, len(readings) > 1)
@@ -317,18 +398,20 @@ class Walk:
         if not kernel:
             return self._note(part, "input")
         rows = tuple(a for dim in part.dims for a in dim if a.image)
-        axes, _ = covered(part.inner or rows, self.leaves[part.leaf])
+        atoms = part.inner or rows + part.fixed
+        axes, partly = covered(atoms, self.leaves[part.leaf])
         stacked, _ = self._stacked(part.stacked)
         return self._note(
-            part, "contracted", axes=axes, stacked=stacked, by="dot_general"
-        )
+            part, "contracted", axes=axes, partly=tuple(partly), stacked=stacked,
+            by="dot_general",
+        )  # fmt: skip
 
     def _contracted(
         self, part: Part, atoms: Dim, batch: Dim, kind: str, unsure: bool = False
     ) -> int:
         shape = self.leaves[part.leaf]
         other: Shape = ()
-        if part.inner and not (part.adapter and atoms):
+        if part.partners and not (part.adapter and atoms):
             other, atoms = _axes(atoms), part.inner
         axes, partly = covered(atoms, shape)
         if any(atom.image for atom in atoms):  # of an axis of 1 there is nothing to say
@@ -355,10 +438,9 @@ class Walk:
         return _axes(atoms), tuple(singles)
 
     def _note(self, part: Part, how: str, **details: Any) -> int:
-        if 0 < self._needed < NEEDED:
+        if self._needed == FOR_ITS_VALUE:
             self.stopped.add(part.leaf)
-            return 0
-        derived, dead = self._is_derived(), not self._needed
+        derived, dead = self._is_derived(), self._needed < NEEDED
         use = Use(
             part.leaf, how, origin=part.origin, derived=derived, dead=dead, **details
         )
@@ -405,7 +487,8 @@ class Walk:
             ]
             return self.walk(inner, values, self.liveness(eqn))
         if plain:
-            return _plain(eqn, values)
+            made = self.places == MADE and name in _SOURCES
+            return _plain(eqn, [Value(data=True)] if made else values)
         raise LookupError(name)
 
     def _opaque(self, eqn: Any, values: Values) -> list[Value]:
@@ -489,17 +572,18 @@ def _writes(eqn: Any) -> bool:
     )
 
 
-def _over(part: Part, contracted: Dim, batch: Dim) -> Iterator[Dim]:
+def _over(part: Part, contracted: Dim, batch: Dim, queries: bool) -> Iterator[Dim]:
     """Yields the axes that a contraction with the data may be over.
 
     Those of the data, usually. Where the other axes are images alone, of a constant
-    that stands where inputs do, the constant is the input: a table of positions.
+    that stands where inputs do, the constant may be the input: a table of positions.
+    It surely is if the data are `queries`, which a kernel has made.
     """
     atoms = [atom for dim in part.dims for atom in dim if atom.axis >= 0]
     free = [atom for atom in atoms if atom not in (*contracted, *batch)]
     rows = tuple(atom for atom in free if atom.image in ("rows", "either"))
     inputs = bool(rows) and all(atom.image for atom in free)
-    if not inputs or any(atom.image == "either" for atom in rows):
+    if not (inputs and queries) or any(atom.image == "either" for atom in rows):
         yield contracted
     if inputs and not any(atom.image for atom in contracted):
         yield rows
@@ -509,7 +593,7 @@ def _plain(eqn: Any, values: Values) -> list[Value]:
     """Returns what an equation makes of data and constants, whatever it does."""
     if any(value.data for value in values):
         return [data(*values)] * len(eqn.outvars)
-    return [CONSTANT] * len(eqn.outvars)
+    return [Value(full=is_long(var)) for var in eqn.outvars]
 
 
 def _program(eqn: Any) -> Any:

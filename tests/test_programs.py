@@ -6,7 +6,6 @@ kernel, None for what has none, or `DOUBT` where two readings remain.
 
 import functools
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +64,7 @@ def convolved(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", None, None, LAYOUT)
 
 
+LAGS = jnp.arange(3.0)
 WITH_BIAS = {"w": (4, 6), "b": (6,)}
 KERNEL_AND_BIAS = {"w": (0,), "b": None}
 
@@ -105,6 +105,28 @@ LEARNED_INPUTS = {
         )[0],
         {"h": (6,), "w": (6, 6), "u": (4, 6), "b": (6,)},
         {"h": None, "w": (0,), "u": (0,), "b": None},
+    ),
+    "a vector that scales the data": (
+        lambda p, x: (x @ p["w"]) * (p["z"] @ p["v"] + 1.0),
+        {"z": (3,), "w": (4, 6), "v": (3, 6)},
+        {"z": None, "w": (0,), "v": (0,)},
+    ),
+    "a constant vector through two layers": (
+        lambda p, x: x + jax.nn.silu(jnp.arange(8.0) @ p["w"] + p["b"]) @ p["v"],
+        {"w": (8, 6), "b": (6,), "v": (6, 4)},
+        {"w": (0,), "b": None, "v": (0,)},
+    ),
+    "a kernel in halves": (
+        lambda p, x: attend(
+            p["q"][:, :2] @ p["w"][:2] + p["q"][:, 2:] @ p["w"][2:] + p["b"], x @ p["k"]
+        ),
+        {"q": (3, 4), "k": (4, 6), **WITH_BIAS},
+        {"q": None, "k": (0,), **KERNEL_AND_BIAS},
+    ),
+    "an outer product": (
+        lambda p, x: attend(p["q"][:, None] * p["w"][None] + p["b"], x @ p["k"]),
+        {"q": (3,), "w": (6,), "b": (6,), "k": (4, 6)},
+        {"q": None, "w": None, "b": None, "k": (0,)},
     ),
     "nothing tells": (
         lambda p, x: (p["q"] @ p["w"]) @ (x @ p["k"]).T,
@@ -165,6 +187,16 @@ CONSTANTS = {
         {"e": (3, 1)},
         {"e": None},
     ),
+    "positions that are constant, and queries": (
+        lambda p, x: (x @ p["q"]) @ (BATCH @ p["w"]).T,
+        {"q": (4, 6), "w": (4, 6)},
+        {"q": (0,), "w": (0,)},
+    ),
+    "positions that are constant, or outputs mixed": (
+        lambda p, x: x @ (SIX[:5] @ p["w"]).T,
+        {"w": (6, 4)},
+        {"w": DOUBT},
+    ),
     "an upper triangle of ones": (
         lambda p, x: x @ (p["w"] @ jnp.triu(jnp.ones((6, 6)))),
         {"w": (4, 6)},
@@ -214,6 +246,13 @@ DERIVATIVES = {
         )(x),
         DEEP,
         DEEP_AXES,
+    ),
+    "a gradient behind a comparison": (
+        lambda p, x: jax.grad(
+            lambda x: (jax.nn.leaky_relu(x @ p["w"] + p["b"]) @ p["v"]).sum()
+        )(x),
+        {**WITH_BIAS, "v": (6, 1)},
+        {**KERNEL_AND_BIAS, "v": (0,)},
     ),
     "forces": (lambda p, x: -jax.grad(energy, 1)(p, x), DEEP, DEEP_AXES),
     "energy and forces": (
@@ -339,6 +378,34 @@ PIECES = {
         {"w": (9, 6)},
         {"w": (0,)},
     ),
+    "rows, each set": (
+        lambda p, x: (
+            x
+            @ functools.reduce(
+                lambda k, i: k.at[i].set(p["w"][i]), range(4), jnp.zeros((4, 6))
+            )
+        ),
+        {"w": (4, 6)},
+        {"w": (0,)},
+    ),
+    "with zeros in between": (
+        lambda p, x: x @ lax.pad(p["w"], 0.0, ((0, 0, 2), (0, 0, 0))),
+        {"w": (2, 6)},
+        {"w": (0,)},
+    ),
+    "the mean of an ensemble": (
+        lambda p, x: jax.vmap(lambda v, w: jnp.tanh(x @ v) @ w)(p["v"], p["w"]).mean(0),
+        {"v": (3, 4, 6), "w": (3, 6, 2)},
+        {"v": (1,), "w": (1,)},
+    ),
+    "splines for each edge, beside another kernel": (
+        lambda p, x: (
+            p["s"] * jnp.einsum("big,iog->bio", jnp.cos(x[..., None] * LAGS), p["c"])
+            + p["w"] * jnp.tanh(x)[..., None]
+        ).sum(1),
+        {"s": (4, 6), "c": (4, 6, 3), "w": (4, 6)},
+        {"s": (0,), "c": DOUBT, "w": (0,)},
+    ),
     "half of it alone": (
         lambda p, x: x @ p["w"][:4],
         {"w": (8, 6)},
@@ -369,12 +436,36 @@ MOVES = {
         WITH_BIAS,
         KERNEL_AND_BIAS,
     ),
+    "its rows written into a mutable array": (
+        lambda p, x: x @ written(p["w"], range(4)),
+        {"w": (4, 6)},
+        {"w": (0,)},
+    ),
+    "its halves written into a mutable array": (
+        lambda p, x: x @ written(p["w"], [slice(0, 3), slice(3, 4)]),
+        {"w": (4, 6)},
+        {"w": (0,)},
+    ),
+    "layers read from a mutable array": (
+        lambda p, x: functools.reduce(
+            lambda x, i: jnp.tanh(x @ jax.new_ref(p["w"])[i]), range(3), x
+        ),
+        {"w": (3, 4, 4)},
+        {"w": (1,)},
+    ),
     "its result added to a mutable array": (
         lambda p, x: accumulated(p, x),
         {"w": (3, 4, 6), "b": (6,)},
         {"w": (1,), "b": None},
     ),
 }
+
+
+def written(w, places):
+    ref = jax.new_ref(jnp.zeros_like(w))
+    for place in places:
+        ref[place] = w[place]
+    return ref[...]
 
 
 def accumulated(p, x):
@@ -398,6 +489,18 @@ LOOPS = {
         ),
         DEEP,
         DEEP_AXES,
+    ),
+    "a recurrence with a decay for each state": (
+        lambda p, x: lax.scan(
+            lambda h, x: (
+                h := jnp.exp(-jnp.exp(p["a"])) * h + p["u"] * x[:, None],
+                (h * p["w"]).sum(-1),
+            ),
+            jnp.zeros((4, 3)),
+            x,
+        )[1],
+        {"a": (4, 3), "u": (4, 3), "w": (4, 3)},
+        {"a": None, "u": None, "w": (1,)},
     ),
     "trained on the way": (
         lambda p, x: lax.scan(
@@ -458,6 +561,36 @@ OF_EXAMPLES = {
         ),
         {"w": (4, 6), "s": (4, 6)},
         {"w": (0,), "s": (0,)},
+    ),
+    "kernels mixed by a softmax": (
+        lambda p, x: jnp.einsum(
+            "bi,bio->bo",
+            x,
+            jnp.einsum("be,eio->bio", jax.nn.softmax(x @ p["g"]), p["w"]),
+        ),
+        {"g": (4, 3), "w": (3, 4, 6)},
+        {"g": (0,), "w": (1,)},
+    ),
+    "results mixed by a softmax": (
+        lambda p, x: jnp.einsum(
+            "be,beo->bo",
+            jax.nn.softmax(x @ p["g"]),
+            jnp.einsum("bi,eio->beo", x, p["w"]),
+        ),
+        {"g": (4, 3), "w": (3, 4, 6)},
+        {"g": (0,), "w": (1,)},
+    ),
+    "a form in two inputs": (
+        lambda p, x: jnp.einsum(
+            "bj,bjo->bo", jnp.tanh(x), jnp.einsum("bi,ijo->bjo", x, p["w"])
+        ),
+        {"w": (4, 4, 6)},
+        {"w": DOUBT},
+    ),
+    "values of a memory": (
+        lambda p, x: jax.nn.softmax(x @ p["k"].T) @ p["v"],
+        {"k": (9, 4), "v": (9, 6)},
+        {"k": (1,), "v": (0,)},
     ),
     "a change that another network makes": (
         lambda p, x: jax.vmap(lambda x: x @ (p["w"] + (x @ p["h"]).reshape(4, 6)))(x),
@@ -554,12 +687,50 @@ BY_HAND = {
         {"s": (4,), "w": (4, 6)},
         {"s": None, "w": (0,)},
     ),
+    "a sum of two products": (
+        lambda p, x: (x[..., None] * p["w"] + jnp.sin(x)[..., None] * p["v"]).sum(1),
+        {"w": (4, 6), "v": (4, 6)},
+        {"w": (0,), "v": (0,)},
+    ),
+    "a scale and its loss": (
+        lambda p, x: (x * p["s"]).sum(),
+        {"s": (4,)},
+        {"s": None},
+    ),
     "taps": (
         lambda p, x: (
             sum(0.5 * jnp.roll(x, i, 0) * p["w"][i] for i in range(3)) + p["b"]
         ),
         {"w": (3, 4), "b": (4,)},
         {"w": (0,), "b": None},
+    ),
+    "taps in two loops": (
+        lambda p, x: lax.fori_loop(
+            0,
+            2,
+            lambda i, y: lax.fori_loop(
+                0, 3, lambda j, y: y + jnp.roll(x, (i, j), (0, 1)) @ p["w"][i, j], y
+            ),
+            jnp.zeros((5, 6)),
+        ),
+        {"w": (2, 3, 4, 6)},
+        {"w": (0, 1, 2)},
+    ),
+    "layers in a loop, inputs in another": (
+        lambda p, x: lax.scan(
+            lambda h, w: (
+                jnp.tanh(
+                    lax.fori_loop(
+                        0, 4, lambda i, y: y + h[:, i, None] * w[i], jnp.zeros((5, 4))
+                    )
+                ),
+                None,
+            ),
+            x,
+            p["w"],
+        )[0],
+        {"w": (3, 4, 4)},
+        {"w": (1,)},
     ),
     "taps of matrices": (
         lambda p, x: sum(jnp.roll(x, i, 0) @ p["w"][i] for i in range(3)),
@@ -607,6 +778,16 @@ ADAPTED = {
         lambda p, x: x @ FROZEN + (x @ p["a"]) @ p["c"],
         LOW_RANK,
         {"a": (0,), "c": (0,)},
+    ),
+    "beside a diagonal": (
+        lambda p, x: x[:, [0, 1, 2, 3, 0, 1]] @ (jnp.diag(p["d"]) + p["a"] @ p["c"]),
+        {"d": (6,), "a": (6, 2), "c": (2, 6)},
+        {"d": None, "a": (0,), "c": (0,)},
+    ),
+    "of full rank: queries and their positions": (
+        lambda p, x: attend(p["q"] @ p["w"] + SIX[:3], x @ p["k"]),
+        {"q": (3, 4), "w": (4, 6), "k": (4, 6)},
+        {"q": DOUBT, "w": DOUBT, "k": (0,)},
     ),
     "beside a stopped leaf": (
         lambda p, x: x @ (lax.stop_gradient(p["w"]) + p["a"] @ p["c"]),
@@ -657,6 +838,11 @@ CLOSURES = {
         {"e": (5, 4), "w": (4, 6)},
         {"e": None, "w": (0,)},
     ),
+    "a grid that the program makes": (
+        lambda p: (jnp.tanh(jnp.arange(5.0)[:, None] * p["w"] + p["b"]) @ p["v"]).sum(),
+        {"w": (6,), "b": (6,), "v": (6, 3)},
+        {"w": None, "b": None, "v": (0,)},
+    ),
     "an image": (
         lambda p: convolved(jnp.asarray(RNG.normal(size=(1, 8, 8, 4))), p["w"]).sum(),
         {"w": (3, 3, 4, 6)},
@@ -696,6 +882,8 @@ def tied_nnx():
 
 
 def tied_equinox():
+    eqx = pytest.importorskip("equinox", exc_type=Exception)
+
     class Tied(eqx.Module):
         one: eqx.nn.Linear
         two: eqx.nn.Linear

@@ -3,6 +3,7 @@
 Models are drawn from a small grammar of layers, whose axes are known by construction,
 and spelled in one or two other ways each. That the numbers stay is checked first. An
 hour of it: ``python -m pytest tests/test_rewrites.py -n 0 --hypothesis-profile=hour``.
+How many readings of the layers are in doubt: ``python -m tests.test_rewrites``.
 """
 
 import dataclasses
@@ -74,6 +75,17 @@ def in_a_ref(w):
     return ref[...]
 
 
+def carried(w):
+    return lax.fori_loop(0, 2, lambda i, w: 1.0 * w, w)
+
+
+@jax.custom_vjp
+def with_its_own_gradient(w):
+    return 1.0 * w
+
+
+with_its_own_gradient.defvjp(lambda w: (w, None), lambda _, g: (g,))
+
 LEAVES = {
     "as it is": lambda w: w,
     "turned over twice": lambda w: w.T[::-1].T[..., ::-1],
@@ -93,6 +105,11 @@ LEAVES = {
     "jitted": lambda w: jax.jit(lambda w: 2 * w)(w) / 2,
     "chosen": lambda w: lax.cond(True, lambda w: w, jnp.negative, w),
     "gathered": lambda w: w[np.arange(len(w))],
+    "times ones": lambda w: w * jnp.arange(1.0, w.shape[-1] + 1) ** 0,
+    "carried": carried,
+    "with its own gradient": with_its_own_gradient,
+    "mapped": jax.vmap(lambda w: 1.0 * w),
+    "of a complex number": lambda w: lax.complex(w, 0 * w).real,
     "split": lambda w: jnp.concatenate(jnp.split(w, len(w))),
 }
 
@@ -144,6 +161,11 @@ def resized(x, w):
     return x @ (jnp.repeat(w, 2, 1)[:, ::2])
 
 
+def in_a_loop(x, w):
+    start = jnp.zeros((*x.shape[:-1], w.shape[1]))
+    return lax.fori_loop(0, len(w), lambda i, y: y + x[..., i, None] * w[i], start)
+
+
 PRODUCTS = {
     "plain": lambda x, w: x @ w,
     "outputs first": lambda x, w: jnp.einsum("oi,...i->...o", w.T, x),
@@ -162,6 +184,10 @@ PRODUCTS = {
     )(w),
     "scaled": lambda x, w: 0.5 * (x @ (2 * w)),
     "repeated": resized,
+    "in a loop": in_a_loop,
+    "shifted": lambda x, w: (x - 1) @ w + w.sum(0),
+    "in two shares": lambda x, w: x @ (0.25 * w) + (0.75 * x) @ w,
+    "kept in its shape": lambda x, w: jnp.tensordot(x, w, 1),
 }
 
 
@@ -260,9 +286,92 @@ def taps(width, out):
     return Layer(call, width, {"w": (3, width), "b": (width,)}, {"w": (0,), "b": None})
 
 
+def queries(width, out):
+    def call(p, x, product):
+        q = product(p["q"], p["w"]) + p["b"]
+        weights = jax.nn.softmax(q @ product(x, p["k"]).swapaxes(-1, -2))
+        return weights @ x
+
+    shapes = {"q": (TIME, width), "w": (width, out), "b": (out,), "k": (width, out)}
+    axes = {"q": None, "w": (0,), "b": None, "k": (0,)}
+    return Layer(call, width, shapes, axes)
+
+
+def experts(width, out):
+    def call(p, x, product):
+        gates = jax.nn.softmax(product(x, p["g"]))
+        results = [jnp.tanh(product(x, w)) for w in p["w"]]
+        return sum(gates[..., i, None] * y for i, y in enumerate(results))
+
+    shapes = {"g": (width, 2), "w": (2, width, out)}
+    return Layer(call, out, shapes, {"g": (0,), "w": (1,)})
+
+
+def low_rank(width, out):
+    def call(p, x, product):
+        frozen = rotation(5)[:width, :out]
+        return jnp.tanh(product(x, frozen + p["a"] @ p["c"]))
+
+    shapes = {"a": (width, 1), "c": (1, out)}
+    return Layer(call, out, shapes, {"a": (0,), "c": None})
+
+
+def filtered(width, out):
+    def call(p, x, product):
+        spectrum = jnp.fft.rfft(p["w"], 8, 0) * jnp.fft.rfft(x, 8, -2)
+        return jnp.tanh(jnp.fft.irfft(spectrum, 8, -2)[..., :TIME, :])
+
+    return Layer(call, width, {"w": (TIME, width)}, {"w": (0,)})
+
+
+def recurrent(width, out):
+    def call(p, x, product):
+        def step(h, x):
+            h = jnp.tanh(product(x, p["w"]) + product(h, p["u"]) + p["b"])
+            return h, h
+
+        start = jnp.zeros((*x.shape[:-2], out))
+        return lax.scan(step, start, x.swapaxes(0, -2))[1].swapaxes(0, -2)
+
+    shapes = {"w": (width, out), "u": (out, out), "b": (out,)}
+    return Layer(call, out, shapes, {"w": (0,), "u": (0,), "b": None})
+
+
+def joined(width, out):
+    def call(p, x, product):
+        y = product(x, p["w"][:width]) + product(jnp.sin(x), p["w"][width:])
+        return jnp.tanh(y + p["b"])
+
+    shapes = {"w": (2 * width, out), "b": (out,)}
+    return Layer(call, out, shapes, {"w": (0,), "b": None})
+
+
+def gated(width, out):
+    def call(p, x, product):
+        gate = jax.nn.sigmoid(product(x, p["g"]) + p["b"])
+        return product(gate * product(x, p["w"]), p["v"])
+
+    shapes = {"w": (width, out), "g": (width, out), "b": (out,), "v": (out, width)}
+    axes = {"w": (0,), "g": (0,), "b": None, "v": (0,)}
+    return Layer(call, width, shapes, axes)
+
+
+def convolution(width, out):
+    def call(p, x, product):
+        flat = x.reshape(-1, *x.shape[-2:])
+        y = lax.conv_general_dilated(
+            flat, p["w"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+        )
+        return jnp.tanh(y + p["b"]).reshape(*x.shape[:-1], out)
+
+    shapes = {"w": (3, width, out), "b": (out,)}
+    return Layer(call, out, shapes, {"w": (0, 1), "b": None})
+
+
 LAYERS = [
     *(dense, dense_without_bias, outputs_first, residual, norm, stack),
-    *(heads, attention, positions, taps),
+    *(heads, attention, positions, taps, queries, experts, low_rank),
+    *(filtered, recurrent, joined, gated, convolution),
 ]
 
 
@@ -280,6 +389,10 @@ MODELS = {
     "jitted": jax.jit,
     "rematerialized": jax.checkpoint,
     "an example at a time": lambda f: lambda p, x: lax.map(lambda x: f(p, x), x),
+    "scanned": lambda f: (
+        lambda p, x: lax.scan(lambda c, x: (c, f(p, x)), 0.0, x[None])[1][0]
+    ),
+    "twice": lambda f: lambda p, x: (f(p, x) + f(p, x)) / 2,
     "vmapped": lambda f: lambda p, x: jax.vmap(lambda x: f(p, x))(x),
     "in a loop": lambda f: (
         lambda p, x: lax.fori_loop(
@@ -340,16 +453,43 @@ def test_the_reading_is_that_of_the_function(drawn, ways, closed):
     scale = max(1.0, float(jnp.abs(expected).max()))
     np.testing.assert_allclose(found, expected, atol=1e-4 * scale, rtol=1e-3)
 
-    axes = (
-        traced_fan_in(lambda p: f(p, x), params)
-        if closed
-        else (traced_fan_in(f, params, x))
-    )
-    rows = {row.path: row for row in describe(params, axes).rows}
-    for number, layer in enumerate(layers):
-        for name, right in layer.axes.items():
-            row = rows[f"{number}/{name}"]
-            assert (row.axes, row.doubt) == (right, ""), (row, ways)
+    # A constant in the closure beside the data is taken for data.
+    closed = closed and ways["product"] != "turned"
+    for row, right in readings(layers, f, params, x, closed):
+        assert row.doubt or row.axes == right, (row, ways)
+
+
+def readings(layers, f, params, x, closed=False):
+    """Returns the row of each leaf, with its axes by construction."""
+    given = ((lambda p: f(p, x)), params) if closed else (f, params, x)
+    rows = {r.path: r for r in describe(params, traced_fan_in(*given)).rows}
+    return [
+        (rows[f"{number}/{name}"], right)
+        for number, layer in enumerate(layers)
+        for name, right in layer.axes.items()
+    ]
+
+
+def alone():
+    """Yields the reading of each layer under each rewrite, with the truth."""
+    x = jax.ShapeDtypeStruct((BATCH, TIME, 3), jnp.float32)
+    tables = {"leaf": LEAVES, "product": PRODUCTS, "model": MODELS}
+    for make in LAYERS:
+        layer = make(3, 4)
+        params = [
+            {n: jax.ShapeDtypeStruct(s, jnp.float32) for n, s in layer.shapes.items()}
+        ]
+        for place, table in tables.items():
+            for name in table:
+                f = spelled([layer], **{place: name})
+                yield from readings([layer], f, params, x)
+
+
+def test_a_doubt_is_rare():
+    found = list(alone())
+    wrong = [row for row, right in found if not row.doubt and row.axes != right]
+    assert wrong == []
+    assert sum(bool(row.doubt) for row, _ in found) <= 0.01 * len(found)
 
 
 def test_the_rewrites_of_a_leaf_return_what_they_are_given():
@@ -364,3 +504,9 @@ def test_the_grammar_has_truths_for_all_leaves_of_all_layers():
         layer = make(3, 4)
         assert layer.shapes.keys() == layer.axes.keys()
         assert all(math.prod(shape) > 1 for shape in layer.shapes.values())
+
+
+if __name__ == "__main__":
+    rows = [row for row, _ in alone()]
+    doubts = sum(bool(row.doubt) for row in rows)
+    print(f"{doubts} of {len(rows)} readings are in doubt, {doubts / len(rows):.2%}.")

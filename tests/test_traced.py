@@ -164,12 +164,6 @@ ONE_USE = {
         X,
         (0,),
     ),
-    "positions that are constant": (
-        lambda p, x: x @ (jnp.sin(jnp.arange(28.0).reshape(7, 4)) @ p["w"]).T,
-        {"w": (4, 4)},
-        X,
-        (0,),
-    ),
     "scaled by data": (
         lambda p, x: x @ (p["w"] / jnp.abs(x).max()),
         {"w": (4, 3)},

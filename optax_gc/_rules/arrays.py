@@ -1,14 +1,12 @@
 """Rules for arrays that are moved about: each axis ends somewhere else."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from optax_gc._parts import (
-    BROADCAST,
-    SLOT,
-    Atom,
     Part,
     Shape,
     UnreadableError,
@@ -17,6 +15,7 @@ from optax_gc._parts import (
     image_of,
     merged,
     padded,
+    placed,
     repeated,
     reshaped,
     reverse,
@@ -28,7 +27,6 @@ from optax_gc._rules.base import (
     Reader,
     Values,
     data,
-    joined,
     rule,
     settled,
     shape,
@@ -37,6 +35,7 @@ from optax_gc._rules.base import (
     without,
 )
 from optax_gc._rules.elementwise import summed
+from optax_gc._rules.lookups import Places, known, taken, written
 from optax_gc._rules.products import reduced
 
 
@@ -176,19 +175,13 @@ def _placed(part: Part, axis: int, size: int, before: int, new: int) -> Part:
 
     What has no axis there has a place, and what was one index of an axis is one again.
     """
-    dims, stacked = list(part.dims), part.stacked
-    if size == 1 < new and not any(atom.axis != BROADCAST for atom in dims[axis]):
-        place = Atom(SLOT, 1, 0, 1)
-        if stacked and _is_single(stacked[-1]):
-            stacked, place = stacked[:-1], stacked[-1]
+    dims = list(part.dims)
+    if size == 1 < new and all(atom.repeats for atom in dims[axis]):
+        part, place = placed(part)
         dims[axis] = (place._replace(size=new, start=before),)
-        return dataclasses.replace(part, dims=tuple(dims), stacked=stacked)
+        return part.with_dims(dims)
     dims[axis] = padded(dims[axis], size, before, new)
     return part.with_dims(dims)
-
-
-def _is_single(atom: Atom) -> bool:
-    return atom.entries == 1 and atom.at is not None and not atom.image
 
 
 @rule("pad")
@@ -197,11 +190,9 @@ def _pad(reader: Reader, eqn: Any, values: Values) -> Value:
     config = eqn.params["padding_config"]
 
     def pad(part: Part) -> Part:
-        if any(inner for _, _, inner in config):
-            raise UnreadableError
         return part.with_dims(
-            padded(dim, n, before, m)
-            for dim, n, (before, _, _), m in zip(
+            padded(dim, n, None if apart else before, m)
+            for dim, n, (before, _, apart), m in zip(
                 part.dims, old, config, new, strict=True
             )
         )
@@ -261,24 +252,62 @@ def _mutable(reader: Reader, eqn: Any, values: Values) -> list[Value]:
     if value.cell is None:
         raise UnreadableError
     kept = reader.cells[value.cell]
-    if name in ("get", "freeze"):
-        read = _refitted(kept, eqn.invars[0].aval.shape, shape(eqn.outvars[0]))
-        return [read]
-    old, part_of_it = shape(eqn.invars[0]), shape(eqn.invars[1])
-    new = _refitted(values[1], part_of_it, old)
+    if name == "freeze":
+        return [kept]
+    where = _places(eqn, values)
+    if name == "get":
+        return [taken(kept, shape(eqn.invars[0]), where)]
+    old, new = shape(eqn.invars[0]), values[1]
+    whole = all(size == n for size, n in zip(where.sizes, old, strict=True))
+    if not whole or where.dropped:
+        new = _within(reader, new, shape(eqn.invars[1]), old, where)
     if name == "addupdate":
         new = summed(reader, [kept, new])
-    elif old != part_of_it:
-        new = joined(reader, [kept, new]) if kept.data or kept.parts else new
+    elif not whole and (kept.data or kept.parts):
+        new = _beside(reader, kept, new)
     reader.cells[value.cell] = new
-    return [_refitted(kept, old, part_of_it)] * len(eqn.outvars)
+    return [taken(kept, old, where)] * len(eqn.outvars)
 
 
-def _refitted(value: Value, old: Shape, new: Shape) -> Value:
-    """Returns what is read from, or written into, some places of a mutable array."""
-    if tuple(old) == tuple(new) or not value.parts:
-        return value
-    raise UnreadableError
+def _places(eqn: Any, values: Values) -> Places:
+    """Returns which places of a mutable array an equation reads or writes."""
+    first = 1 if eqn.primitive.name == "get" else 2
+    old = shape(eqn.invars[0])
+    starts: list[int | None] = [0] * len(old)
+    sizes, dropped = list(old), []
+    if any(value.data for value in values[first:]):
+        raise UnreadableError
+    indexers = jax.tree.unflatten(eqn.params["tree"], eqn.invars[first:])
+    if len(indexers) > 1:
+        raise UnreadableError
+    for d, index in enumerate(indexers[0].indices if indexers else ()):
+        if not hasattr(index, "size"):
+            starts[d], sizes[d] = known(index), 1
+            dropped.append(d)
+        elif (getattr(index, "stride", 1) or 1) != 1:
+            raise UnreadableError
+        else:
+            starts[d] = index.start if isinstance(index.start, int) else None
+            sizes[d] = index.size
+    return Places(tuple(starts), tuple(sizes), tuple(dropped))
+
+
+def _within(
+    reader: Reader, value: Value, new: Shape, old: Shape, where: Places
+) -> Value:
+    """Returns what was written into some places of an array, as one of its shape."""
+    if value.data:
+        return settled(reader, value, "joined")
+    kept = [d for d in range(len(old)) if d not in where.dropped]
+    starts = list(where.starts)
+    return value.map(lambda p: written(reader, p, old, new, kept, starts))
+
+
+def _beside(reader: Reader, kept: Value, new: Value) -> Value:
+    """Returns an array in whose other places still is what was there."""
+    if kept.data or new.data:
+        return data(*(settled(reader, value, "joined") for value in (kept, new)))
+    return Value(parts=merged([*kept.parts, *new.parts]))
 
 
 @rule("triangular_solve")

@@ -2,15 +2,16 @@
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 from optax_gc._parts import (
-    BROADCAST,
     Dim,
     Part,
+    Product,
     Shape,
     Value,
     merged,
@@ -47,8 +48,17 @@ class Reader(Protocol):
     def join(self, bits: int) -> None:
         """Notes that one contraction was over these pieces together."""
 
-    def widen(self, bits: int, atoms: Dim) -> None:
-        """Notes that what was contracted was then summed over these axes too."""
+    def widen(self, bits: int, atoms: Dim, by_hand: bool) -> None:
+        """Notes that what was contracted was then summed over these axes too.
+
+        Whole axes, as of experts, only if the sum is a contraction `by_hand` as well.
+        """
+
+    def mix(self, product: Product, over: Dim, left: Dim, chosen: bool) -> None:
+        """Notes that what a kernel made was then contracted with other data.
+
+        It was `over` some of the kernel's outputs, and some are `left`.
+        """
 
     def contractions_of(self, leaf: int) -> int:
         """Returns the uses (a bit each) of a leaf as a kernel."""
@@ -61,6 +71,9 @@ class Reader(Protocol):
 
     def rehearsal(self) -> AbstractContextManager[None]:
         """Lets programs be read without noting the uses in them."""
+
+    def loop(self, given: Values) -> AbstractContextManager[None]:
+        """Reads a loop within, which is given these values before its first turn."""
 
     def liveness(self, eqn: Any) -> list[int]:
         """Tells which results of an equation are needed."""
@@ -83,6 +96,11 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 def shape(var: Any) -> Shape:
     """Returns the shape of a variable of a jaxpr."""
     return tuple(var.aval.shape)
+
+
+def is_long(var: Any) -> bool:
+    """Tells whether a variable is more than one number."""
+    return any(n > 1 for n in getattr(var.aval, "shape", ()))
 
 
 def shapes(eqn: Any) -> list[Shape]:
@@ -137,13 +155,20 @@ def _mixed(reader: Reader, values: Values) -> Value:
             if part.leaf not in leaves:
                 uses |= reader.settle(part, "mixed")
     terms = functools.reduce(operator.or_, (value.terms for value in values))
-    return Value(True, merged(kept), uses, terms=terms)
+    past = functools.reduce(operator.or_, (value.past for value in values))
+    return Value(True, merged(kept), uses, terms=terms, past=past)
 
 
 def nowhere(part: Part, shape: Shape, primitive: str) -> Part:
     """Returns a part in an array in which it cannot be followed."""
     dims = tuple(repeated(n) for n in shape)
     return Part(part.leaf, dims, unread=part.unread or primitive)
+
+
+def unfollowed(part: Part, primitive: str) -> Part:
+    """Returns a part of the same array that cannot be followed any further."""
+    sizes = tuple(math.prod(atom.size for atom in dim) for dim in part.dims)
+    return nowhere(part, sizes, primitive)
 
 
 def without(part: Part, dropped: Iterable[int]) -> Part:
@@ -203,7 +228,7 @@ def _stays_kernel(part: Part, same: frozenset[int]) -> bool:
     kernel lacks. A scale of the data is repeated along the batch, and has no axis of
     its own.
     """
-    own = [any(atom.axis != BROADCAST for atom in dim) for dim in part.dims]
+    own = [any(not atom.repeats for atom in dim) for dim in part.dims]
     lacks = any(
         dim and not mine and d not in same
         for d, (dim, mine) in enumerate(zip(part.dims, own, strict=True))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.extend import core
 
@@ -16,6 +16,7 @@ from optax_gc._parts import (
     image_of,
     merged,
     padded,
+    placed,
     repeated,
     sliced,
     some,
@@ -28,6 +29,7 @@ from optax_gc._rules.base import (
     rule,
     settled,
     shape,
+    without,
 )
 
 
@@ -36,24 +38,43 @@ def _dynamic_slice(reader: Reader, eqn: Any, values: Values) -> Value:
     table, *indices = values
     old, new = shape(eqn.invars[0]), shape(eqn.outvars[0])
     chosen = [d for d, (n, m) in enumerate(zip(old, new, strict=True)) if n != m]
-    starts = [_known(var) for var in eqn.invars[1:]]
-
-    def take(part: Part) -> Part | None:
-        dims: list[Dim | None] = list(part.dims)
-        for d in chosen:
-            dims[d] = some(part.dims[d], new[d])
-            if (start := starts[d]) is not None:
-                start = min(max(start, 0), old[d] - new[d])
-                dims[d] = sliced(part.dims[d], old[d], start, start + new[d])
-        kept = [dim for dim in dims if dim is not None]
-        return part.with_dims(kept) if len(kept) == len(dims) else None
+    starts = [known(var) for var in eqn.invars[1:]]
 
     if any(indices[d].data for d in chosen):
         table = _looked_up(reader, table, chosen, indices)
-    return table.map(take)
+    return taken(table, old, Places(tuple(starts), new))
 
 
-def _known(var: Any) -> int | None:
+class Places(NamedTuple):
+    """A block of an array: its starts, if known, its sizes, and what is dropped."""
+
+    starts: tuple[int | None, ...]
+    sizes: Shape
+    dropped: Shape = ()
+
+
+def taken(value: Value, old: Shape, where: Places) -> Value:
+    """Returns a block of an array."""
+
+    def take(part: Part) -> Part | None:
+        dims: list[Dim | None] = list(part.dims)
+        for d, (n, m) in enumerate(zip(old, where.sizes, strict=True)):
+            start = where.starts[d]
+            if n != m and start is None:
+                dims[d] = some(part.dims[d], m)
+            elif n != m and start is not None:
+                start = min(max(start, 0), n - m)
+                dims[d] = sliced(part.dims[d], n, start, start + m)
+        kept = [dim for dim in dims if dim is not None]
+        if len(kept) < len(dims):
+            return None
+        return without(part.with_dims(kept), where.dropped)
+
+    return value.map(take)
+
+
+def known(var: Any) -> int | None:
+    """Returns an index that the program gives as a number."""
     return int(var.val) if isinstance(var, core.Literal) else None
 
 
@@ -117,7 +138,7 @@ def _update(reader: Reader, eqn: Any, values: Values) -> Value:
         shapes = [shape(var) for var in eqn.invars[:2]]
         where = list(range(len(shapes[0])))
         strewn: list[int] = []
-        starts = [_known(var) for var in eqn.invars[2:]]
+        starts = [known(var) for var in eqn.invars[2:]]
     else:
         array, index, update = values
         indices, shapes = [index], [shape(eqn.invars[0]), shape(eqn.invars[2])]
@@ -129,7 +150,7 @@ def _update(reader: Reader, eqn: Any, values: Values) -> Value:
     parts = [
         _strewn(part, shapes[0], strewn, where)
         if strewn
-        else _written(reader, part, shapes[0], shapes[1], where, starts)
+        else written(reader, part, shapes[0], shapes[1], where, starts)
         for part in update.parts
     ]
     return Value(parts=merged([*array.parts, *parts]), uses=data(*values).uses)
@@ -155,7 +176,7 @@ def _strewn(part: Part, old: Shape, strewn: list[int], where: list[int]) -> Part
     return part.with_dims(dims)
 
 
-def _written(
+def written(
     reader: Reader,
     part: Part,
     old: Shape,
@@ -165,17 +186,22 @@ def _written(
 ) -> Part:
     """Returns a part that was written into a larger array, at some place.
 
-    In a loop a row that was taken out by the loop's number is so put back.
+    A row that was taken out by its number, or by that of a loop, is so put back.
     """
-    dims: list[Dim] = [(Atom(SLOT, n, None, 1),) if n > 1 else () for n in old]
+    dims: list[Dim] = [()] * len(old)
+    single = set(range(len(old))) - set(where)
     for dim, size, d in zip(part.dims, new, where, strict=True):
-        if size > 1 or old[d] == 1:
+        if size > 1 or old[d] == 1 or any(a.at is not None for a in dim):
             dims[d] = padded(dim, size, starts[d], old[d])
-        elif starts[d] is not None:
-            dims[d] = (Atom(SLOT, old[d], starts[d], 1),)
+        else:
+            single.add(d)
+    for d in sorted(single):
+        if old[d] > 1:
+            part, place = placed(part)
+            dims[d] = (place._replace(size=old[d], start=starts[d]),)
     stacked = list(part.stacked)
-    single = [atom for dim in part.dims for atom in dim if _is_turn(reader, part, atom)]
-    rows = [*single, *(a for a in stacked[::-1] if _is_turn(reader, part, a))]
+    taken_out = [*(a for dim in part.dims for a in dim), *stacked[::-1]]
+    rows = [atom for atom in taken_out if _is_turn(reader, part, atom)]
     for d, dim in enumerate(dims):
         if rows and dim and dim[0].axis == SLOT and dim[0].start is None:
             length = reader.leaves[part.leaf][rows[0].axis]

@@ -9,6 +9,7 @@ from optax_gc._parts import (
     CONSTANT,
     Dim,
     Part,
+    Product,
     Shape,
     UnreadableError,
     Value,
@@ -32,7 +33,8 @@ from optax_gc._rules.base import (
 
 @rule("reduce_sum")
 def _reduce_sum(reader: Reader, eqn: Any, values: Values) -> Value:
-    return reduced(reader, values[0], eqn.params["axes"])
+    total = reduced(reader, values[0], eqn.params["axes"])
+    return dataclasses.replace(total, total_of=id(eqn.invars[0]))
 
 
 def reduced(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
@@ -56,11 +58,10 @@ def _summed(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
     If there is a kernel among what is summed, the others are scales of the data.
     """
     kept, uses, pieces = [], value.uses, 0
-    for dimension, bits, atoms in value.groups:
-        if dimension in axes:
-            reader.widen(bits, atoms)
-    kernels = [p for p in value.parts if p.met == "multiplied" and p.at(axes)]
-    kernels = [p for p in kernels if p.kernel] or kernels
+    made = value.map(lambda part: without(part, axes)).products
+    kernels = [] if _is_pooled(value, axes) else _kernels_by_hand(value, axes)
+    for product in value.products:
+        reader.widen(product.uses, product.part.at(axes), bool(kernels))
     for part in value.parts:
         contracted = part.at(axes)
         if not contracted:
@@ -71,10 +72,32 @@ def _summed(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
             bits = reader.contract(part, contracted, images, "sum", CONSTANT, 0)
             uses |= bits
             pieces |= bits & reader.pieces
+            made += (Product(bits, without(part, axes)),)
         else:
             uses |= reader.settle(part)
     reader.join(pieces)
-    return Value(True, merged(kept), uses, terms=pieces)
+    return Value(True, merged(kept), uses, terms=pieces, products=made)
+
+
+def _is_pooled(value: Value, axes: Iterable[int]) -> bool:
+    """Tells a loss, which adds up all examples too, from a contraction by hand."""
+    return any(
+        set(axes) == set(range(len(part.dims)))
+        and any(dim and not part.owns(d) for d, dim in enumerate(part.dims))
+        for part in value.parts
+    )
+
+
+def _kernels_by_hand(value: Value, axes: Iterable[int]) -> list[Part]:
+    """Returns which parts are kernels in a sum of products that is written by hand.
+
+    What has fewer axes than another is a scale of it, or of the data.
+    """
+    factors = [p for p in value.parts if p.met == "multiplied" and p.at(axes)]
+    factors = [p for p in factors if p.kernel] or factors
+    factors = [p for p in factors if not p.scale]
+    most = max((part.owned for part in factors), default=0)
+    return [part for part in factors if part.owned == most]
 
 
 @rule(*("reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"))
@@ -89,7 +112,7 @@ def _reduce(reader: Reader, eqn: Any, values: Values) -> Value | list[Value]:
     (value,) = values
     if not value.data:
         return value.map(lambda part: _statistic(part, axes))
-    return settled(reader, value)
+    return data(settled(reader, value))
 
 
 @rule("reduce_window_sum", "reduce_window_max", "reduce_window_min", "fft")
@@ -97,7 +120,7 @@ def _windows(reader: Reader, eqn: Any, values: Values) -> Value:
     """Sums over windows and transforms: each entry is made of a whole axis."""
     value, new = values[0], shape(eqn.outvars[0])
     if value.data:
-        return settled(reader, value, "elementwise")
+        return data(settled(reader, value, "elementwise"))
     kind, changed = "map", list(range(len(new)))
     if eqn.primitive.name == "fft":
         kind, changed = "spectrum", changed[-len(eqn.params["fft_lengths"]) :]
@@ -123,9 +146,22 @@ def _dot_general(reader: Reader, eqn: Any, values: Values) -> Value:
     values = _as_inputs(reader, eqn, values, contracted, batch)
     if not any(value.data for value in values):
         return _among_parameters(eqn, values, contracted, batch)
+    _mix(reader, eqn, values, contracted, batch)
     if any(value.parts for value in values):
         return _with_the_data(reader, eqn, values, contracted, batch)
-    return data(*values)
+    weights = all(value.weights or value.one_hot for value in values)
+    return dataclasses.replace(data(*values), weights=weights)
+
+
+def _mix(reader: Reader, eqn: Any, values: Values, contracted: Any, batch: Any) -> None:
+    """Notes what kernels made that is contracted with other data in its turn."""
+    for i, other in enumerate(reversed(values)):
+        free = _free(eqn, i, contracted, batch)
+        for product in values[i].products:
+            part = product.part
+            if other.data and all(map(part.owns, contracted[i])):
+                over, left = part.at(contracted[i]), part.at(free)
+                reader.mix(product, over, left, other.weights)
 
 
 def _as_inputs(
@@ -209,7 +245,7 @@ def _among_parameters(eqn: Any, values: Values, contracted: Any, batch: Any) -> 
             else:
                 whole = [p for p in others if not p.statistic]
                 inner = part.inner + axes if whole else part.inner
-                partners = part.partners | leaves if inner else part.partners
+                partners = part.partners | leaves if whole else part.partners
                 parts.append(
                     dataclasses.replace(part, dims=dims, inner=inner, partners=partners)
                 )
@@ -254,7 +290,7 @@ def _with_the_data(
     uses, pieces = data(*values).uses, 0
     kind = eqn.primitive.name
     waiting: list[Part] = []
-    along: list[tuple[int, int, Dim]] = []
+    made: list[Product] = []
     for i, value in enumerate(values):
         other, key = values[1 - i], id(eqn.invars[1 - i])
         for part in value.parts:
@@ -266,9 +302,12 @@ def _with_the_data(
             elif any(p.at(contracted[i]) for p in value.parts):
                 if _is_kernel(part, value.parts, axes, contracted[i]):
                     shared = part.at(batch[i])
+                    if other.weights:  # a use of its own, which may choose experts
+                        part = dataclasses.replace(part, origin=reader.origin)
                     bits = reader.contract(part, axes, shared, kind, other, key)
                     pieces |= bits & reader.pieces
-                    along += ((d, bits, part.at([b])) for d, b in enumerate(batch[i]))
+                    left = dataclasses.replace(part, dims=dims)
+                    made.append(Product(bits, left, other.weights))
                 else:
                     bits = reader.settle(part, "multiplied")
                 uses |= bits
@@ -277,15 +316,14 @@ def _with_the_data(
                 own = part.at(d for d in range(len(part.dims)) if d not in batch[i])
                 waiting.append(dataclasses.replace(scale, dims=dims, kernel=bool(own)))
     reader.join(pieces)
-    groups = tuple(group for group in along if group[2])
-    return Value(True, merged(waiting), uses, terms=pieces, groups=groups)
+    return Value(True, merged(waiting), uses, terms=pieces, products=tuple(made))
 
 
 def _is_kernel(
     part: Part, parts: Iterable[Part], axes: Dim, contracted: Iterable[int]
 ) -> bool:
     """Tells a kernel from what scales its inputs or its outputs."""
-    if part.inner or part.fixed or part.unread:
+    if part.partners or part.fixed or part.unread:
         return True
     if not axes or (_short(axes) and not all(_short(p.at(contracted)) for p in parts)):
         return False
@@ -320,11 +358,15 @@ def _ragged_dot_general(reader: Reader, eqn: Any, values: Values) -> Value:
 @rule("conv_general_dilated")
 def _conv_general_dilated(reader: Reader, eqn: Any, values: Values) -> Value:
     images, kernel = values
-    _, inputs, *window = eqn.params["dimension_numbers"].rhs_spec
+    numbers = eqn.params["dimension_numbers"]
+    _, inputs, *window = numbers.rhs_spec
     if not images.data:
         return _without_data(eqn, images, kernel)
     images = settled(reader, images)
     axes, kind, key = [inputs, *window], "conv_general_dilated", id(eqn.invars[0])
+    for product in kernel.products:
+        left = product.part.at(numbers.rhs_spec[:1])
+        reader.mix(product, product.part.at(axes), left, False)
     uses, pieces = data(images, kernel).uses, 0
     for part in kernel.parts:
         if _is_kernel(part, kernel.parts, part.at(axes), axes):

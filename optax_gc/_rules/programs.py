@@ -26,7 +26,7 @@ def _stop_gradient(reader: Reader, eqn: Any, values: Values) -> Value:
     (value,), rank = values, len(shape(eqn.outvars[0]))
     whole = any(all(map(part.owns, range(rank))) for part in value.parts)
     full = value.full or (whole and rank > 1 and not value.data)
-    return dataclasses.replace(value, parts=(), full=full)
+    return dataclasses.replace(value, parts=(), products=(), full=full)
 
 
 @rule("cond")
@@ -58,8 +58,9 @@ def _while(reader: Reader, eqn: Any, values: Values) -> list[Value]:
     before, count = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
     consts, carry = values[before : before + count], values[before + count :]
     body = eqn.params["body_jaxpr"]
-    carry = _steady(reader, eqn, consts, carry, [])
-    results = reader.walk(body, [*consts, *carry], _all(reader, eqn))
+    with reader.loop([*consts, *carry]):
+        carry = _steady(reader, eqn, consts, carry, [])
+        results = reader.walk(body, [*consts, *carry], _all(reader, eqn))
     return [joined(reader, pair) for pair in zip(carry, results, strict=True)]
 
 
@@ -80,8 +81,9 @@ def _scan(reader: Reader, eqn: Any, values: Values) -> list[Value]:
     fixed = len(values) - carried - xs
     consts, carry = list(values[:fixed]), list(values[fixed : fixed + carried])
     scanned = [v.map(lambda part: _one_turn(part)) for v in values[fixed + carried :]]
-    carry = _steady(reader, eqn, consts, carry, scanned)
-    results = reader.walk(body, [*consts, *carry, *scanned], _all(reader, eqn))
+    with reader.loop([*consts, *carry]):
+        carry = _steady(reader, eqn, consts, carry, scanned)
+        results = reader.walk(body, [*consts, *carry, *scanned], _all(reader, eqn))
     after = [joined(reader, p) for p in zip(carry, results[:carried], strict=True)]
     stacks = [
         _stacked_again(value, shape(var)[0])
@@ -117,17 +119,25 @@ def _all(reader: Reader, eqn: Any) -> list[int]:
     return [max(reader.liveness(eqn), default=0)] * len(eqn.outvars)
 
 
+def _earlier(value: Value) -> Value:
+    """Returns what the next turn of a loop is given."""
+    if not value.terms:
+        return value
+    return dataclasses.replace(value, terms=0, past=value.terms | value.past)
+
+
 def _steady(
     reader: Reader, eqn: Any, consts: Values, carry: Values, scanned: Values
 ) -> list[Value]:
     """Returns what is true of a loop's carry in each of its turns."""
-    start, carry = carry, list(carry)
+    start, carry = carry, [_earlier(value) for value in carry]
     body = eqn.params["body_jaxpr" if eqn.primitive.name == "while" else "jaxpr"]
     inner, live = getattr(body, "jaxpr", body), _all(reader, eqn)
     reader.unchanged.update(map(id, inner.invars[: len(consts)]))
     with reader.rehearsal():
         for _ in range(len(carry) + 8):
             after = reader.walk(body, [*consts, *carry, *scanned], live)[: len(carry)]
+            after = [_earlier(value) for value in after]
             joint = [joined(reader, p) for p in zip(carry, after, strict=True)]
             if joint == carry:
                 break
