@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -425,3 +426,58 @@ def test_fast_biases_take_half_of_the_gain_or_do_not(left, verdict):
         for arm, values in arms_of.items()
     ]
     assert ("bias", verdict) in said(found)
+
+
+@pytest.fixture(scope="module")
+def published():
+    """The records of the study, its plan and its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        images = Examples(np.zeros((2, 28, 28, 1), np.float32), np.zeros(2, np.int32))
+        patch.setattr(data, "fashion", lambda data_dir: Split(images, images))
+        plan = order.Plan(problems.problems(pathlib.Path("none")))
+    out = RESULTS / "limits"
+    return Store(out / "runs.jsonl"), plan, out
+
+
+def test_the_committed_page_is_the_one_that_the_records_make(published):
+    store, plan, out = published
+    assert (out / "README.md").read_text() == page.page(store, plan, out)
+
+
+FIGURE = r"[+-]?\d[\d.]* \[[^\]]*\d\](?: dB)?"
+
+
+@pytest.mark.parametrize("file", ["docs/evidence.md", "FINDING.md"])
+def test_every_figure_of_the_finding_is_on_the_page(published, file):
+    store, plan, out = published
+    finding = (out / "FINDING.md").read_text()
+    made = page.page(store, plan, out).replace(finding.strip(), "")
+    first = (RESULTS / "README.md").read_text()
+    path = out / file if file == "FINDING.md" else RESULTS.parent / file
+    text = " ".join(path.read_text().replace("*", "").split())
+    figures = re.findall(FIGURE, text)
+    assert [one for one in figures if one not in made and one not in first] == []
+    assert len(figures) >= 3
+
+
+def test_the_readme_counts_what_the_page_settles(published):
+    store, plan, _ = published
+    found = list(comparisons.comparisons(store, plan))
+    settled = [
+        (found[i], found[i].train.answer(p), found[i].steps.answer(q))
+        for i, (p, q) in comparisons.primary_p(found).items()
+        if found[i].budget == 1
+    ]
+    better = [one for one, *said in settled if "better" in said]
+    faster = [np.exp(one.steps.mean) for one, _, steps in settled if "better" in steps]
+    assert not any("worse" in answer for _, *said in settled for answer in said)
+    readme = " ".join((RESULTS.parent / "README.md").read_text().split())
+    assert (len(settled), len(better), len(faster)) == (15, 10, 8)
+    assert "In fifteen pairs" in readme
+    assert "fewer steps in ten, and in none was it settled as worse" in readme
+    assert (
+        f"Eight pairs needed {min(faster):.2f} to {max(faster):.2f} of the steps"
+        in readme
+    )
+    (mri,) = [one for one, *_ in settled if one.problem.name == "brain"]
+    assert f"{mri.held_out.mean:.0f} dB worse on unseen pixels" in readme

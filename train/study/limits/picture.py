@@ -16,6 +16,24 @@ MARKS = {"adam": "o", "sgd": "D"}
 COLORS = {"adam": "gradient", "sgd": "update"}  # of the theme
 LABELS = {"adam": "Adam, GC on the gradient", "sgd": "SGD, GC on the gradient"}
 TITLES = {"none": "without GC", "gradient": "with GC"}
+NAMES = {
+    "hopper": "photograph", "brain": "MRI", "hills": "elevation",
+    "layernorm": "LayerNorm", "siren": "SIREN", "mlp": "MLP", "cnn": "CNN",
+    "cnn-batchnorm": "CNN, BatchNorm", "cnn-layernorm": "CNN, LayerNorm",
+    "pinn": "physics-informed",
+}  # fmt: skip
+RIGHT_OF = (5, 2, "left")  # where a name stands: points to the right and up, alignment
+PLACES = {  # of those that have more room elsewhere
+    ("brain", "adam"): (-5, 2, "right"),
+    ("cnn", "adam"): (-5, 2, "right"),
+    ("cnn", "sgd"): (5, -10, "left"),
+    ("cnn-batchnorm", "adam"): (-5, 8, "right"),
+    ("cnn-batchnorm", "sgd"): (-5, -17, "right"),
+    ("cnn-layernorm", "sgd"): (-12, 19, "left"),
+    ("hopper", "adam"): (-5, 2, "right"),
+    ("layernorm", "adam"): (-5, -11, "right"),
+    ("mlp", "adam"): (-5, 2, "right"),
+}
 TICKS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2, 1.4, 1.7, 2, 3, 5, 10)
 FILES = {"light": "gain.png", "dark": "gain-dark.png"}
 
@@ -39,10 +57,10 @@ def draw_all(
     from matplotlib.figure import Figure
 
     with mpl.rc_context({**looks.settings(theme), "font.size": 9}):
-        figure = Figure(figsize=(4.4, 5.9 if fitted else 3.4), layout="constrained")
+        figure = Figure(figsize=(4.6, 6.2 if fitted else 3.7), layout="constrained")
         below = figure
         if fitted:
-            above, below = figure.subfigures(2, 1, height_ratios=(2.5, 3.4))
+            above, below = figure.subfigures(2, 1, height_ratios=(2.5, 3.7))
             panels = above.subplots(1, len(fitted))
             for panel, arm in zip(panels, fitted, strict=True):
                 draw_fit(panel, arm, *fitted[arm])
@@ -76,7 +94,10 @@ def draw_gain(panel: Any, points: Sequence[Point], theme: str) -> None:
         axis.set_minor_formatter(NullFormatter())
     panel.spines[["top", "right"]].set_visible(False)
     panel.patch.set_alpha(0)
-    panel.legend(handles=handles(theme), frameon=False, fontsize=8)
+    panel.legend(
+        handles=handles(theme), frameon=False, fontsize=8, ncols=2,
+        loc="lower left", bbox_to_anchor=(-0.02, 1),
+    )  # fmt: skip
 
 
 def draw_point(panel: Any, point: Point, theme: str) -> None:
@@ -88,9 +109,10 @@ def draw_point(panel: Any, point: Point, theme: str) -> None:
     panel.plot(point.early, mean, MARKS[one.optimizer], color=color, markersize=5)
     if point.update:
         panel.plot(point.early, np.exp(point.update.steps.mean), **hollow(color))
+    x, y, alignment = PLACES.get((one.problem.name, one.optimizer), RIGHT_OF)
     panel.annotate(
-        one.problem.name, (point.early, mean), xytext=(5, 2), fontsize=7,
-        textcoords="offset points",
+        NAMES.get(one.problem.name, one.problem.name), (point.early, mean),
+        xytext=(x, y), ha=alignment, textcoords="offset points", fontsize=7,
     )  # fmt: skip
 
 
