@@ -25,7 +25,7 @@
 # %% [markdown]
 # ## Settings
 #
-# About three minutes on a CPU. On a GPU or TPU the last section trains the published
+# About four minutes on a CPU. On a GPU or TPU the last section trains the published
 # experiment, horses and humans, for its ten epochs.
 
 # %% tags=["parameters"]
@@ -39,6 +39,7 @@ prepare_jax()  # before JAX is imported: caches what it compiles, uses all cores
 import jax
 
 SEEDS = 3
+STEPS = 1000  # of the networks that learn a photograph
 TEXT_BYTES = 500_000
 HORSES_EPOCHS = 0 if jax.default_backend() == "cpu" else 10
 DATASET, DATA_DIR = "auto", default_data_dir()
@@ -55,13 +56,16 @@ import optax
 import rich.console
 from IPython.display import Image, Markdown, display
 
-from optax_gc import centralize_gradients, describe, traced_fan_in
+from optax_gc import centralize_gradients, describe, sharpness, traced_fan_in
 from train import data, horses, shakespeare
 from train.data.drawing import scene
 from train.engine import fit
 from train.engine.axes import fan_in_axes
 from train.faults import Stop
 from train.record import overall, pictures, statistics
+from train.study.limits import data as pictures_of
+from train.study.limits import networks, problems
+from train.study.limits import training as side_by_side
 from train.tasks.cnn import CNN
 from train.tasks.horses import Horses
 from train.tasks.shakespeare import Shakespeare
@@ -335,6 +339,66 @@ Markdown(statistics.markdown_table(*statistics.differences_table(runs, "none")))
 
 # %% mystnb={"image": {"alt": "The study: difference in loss with and without GC for each comparison, in units of its margin"}}
 Image(ROOT / "results" / "study.png", width=460)
+
+# %% [markdown]
+# ## Where training is the limit
+#
+# The networks so far normalize, or have few data. Others do neither, and what counts is how low their
+# training loss comes: networks that learn one image, for example, from a pixel's place to its color. Here
+# is such a network, with ReLU and without normalization. It learns half of the pixels of a
+# photograph by Adam in 1,000 steps, without GC, with GC on the gradient, and with GC on Adam's update, each
+# at the rate that the second study found best for it.
+
+# %%
+network = networks.Perceptron((128, 128, 128, 128, 3), encode=networks.encoded)
+photograph = problems.image("hopper", "photograph", "hopper", network, 2**-6)
+BEST_RATES = {"none": 2**-6, "gradient": 2**-5, "update": 2**-4}
+fits = {
+    arm: side_by_side.train(
+        photograph, "adam", arm, [rate] * SEEDS, range(SEEDS), STEPS
+    )
+    for arm, rate in BEST_RATES.items()
+}
+print("arm       training PSNR  held-out PSNR  (dB, mean of the seeds)")
+for arm, fitted in fits.items():
+    trained = -10 * np.log10(side_by_side.final(fitted.curve)).mean()
+    print(f"{arm:9} {trained:13.1f}  {fitted.judged.mean():13.1f}")
+
+# %% mystnb={"image": {"alt": "A photograph, and what networks learned of it without GC and with it"}}
+side = len(pictures_of.picture("hopper"))
+figure, panels = plt.subplots(1, 4, figsize=(12, 3.3), layout="constrained")
+panels[0].imshow(pictures_of.picture("hopper"))
+panels[0].set_title("photograph", fontsize=10)
+for panel, (arm, fitted) in zip(panels[1:], fits.items(), strict=True):
+    first = jax.tree.map(lambda x: x[0], fitted.params)
+    colors = network.apply({"params": first}, pictures_of.coordinates(side))
+    panel.imshow(np.clip(colors, 0, 1).reshape(side, side, 3))
+    panel.set_title(f"{arm}, held out {fitted.judged[0]:.1f} dB", fontsize=10)
+for panel in panels:
+    panel.axis("off")
+
+# %% [markdown]
+# Can that be told beforehand? `sharpness` measures the largest curvature of the loss, and what is left of
+# it with GC. Here after 5 % of the steps of training without GC, for this network and for one that has sines instead
+# of ReLU (SIREN), whose layers see inputs with hardly any mean:
+
+# %%
+siren = problems.image(
+    "siren", "SIREN", "hopper", networks.Siren((128, 128, 128, 128, 3)), 2**-11
+)
+for problem, rate in ((photograph, 2**-6), (siren, 2**-11)):
+    few = max(1, STEPS // 20)
+    early = side_by_side.train(problem, "adam", "none", [rate], [0], STEPS, stop=few)
+    place = jax.tree.map(lambda x: x[0], early.params)
+    fan_in = traced_fan_in(problem.loss, place, problem.probe)
+    found = sharpness(problem.loss, place, problem.probe, axes=fan_in)
+    print(f"{problem.title:10}  {found}")
+
+# %% [markdown]
+# The second study asks this of fifteen networks and optimizers: `results/limits/README.md` has all of it.
+
+# %% mystnb={"image": {"alt": "Two fits of a photograph, and for each network the steps that GC needs over the ratio of sharpness"}}
+Image(ROOT / "results" / "limits" / "gain.png", width=460)
 
 # %% [markdown]
 # ## Horses and humans, on an accelerator

@@ -18,7 +18,7 @@ import small_horses
 from train.tasks import cnn, decoder, horses
 cnn.CONV_FEATURES, cnn.DENSE_FEATURES = (8,) * 5, 16
 decoder.LAYERS, decoder.WIDTH, horses.CNN = 1, 24, small_horses.small()
-SEEDS, TEXT_BYTES, HORSES_EPOCHS = 1, 30_000, 1
+SEEDS, STEPS, TEXT_BYTES, HORSES_EPOCHS = 1, 40, 30_000, 1
 DATASET, DATA_DIR = "pictures", pathlib.Path({data_dir!r})
 RUNS = pathlib.Path(tempfile.mkdtemp())
 """

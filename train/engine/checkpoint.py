@@ -6,17 +6,20 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import absl.logging
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from train.engine.state import State
 from train.faults import Failure, is_full, uninterrupted
 
 SEAL = "SHA256"  # the file in a folder of Orbax's that tells damage to the others
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+
 KEPT = 2  # checkpoints of a run; the older one is for when the newer is damaged
 
 
@@ -65,6 +68,7 @@ class Checkpoints:
             raise unwritten(f"a checkpoint into {self.folder}", error, kept) from error
 
     def _save(self, step: int, state: State, record: dict[str, Any]) -> None:
+        ocp = orbax()
         self.folder.mkdir(exist_ok=True)
         check_room(self.folder, state)
         with self._manager() as manager:
@@ -120,6 +124,7 @@ class Checkpoints:
 
     def _restore(self, manager, step, like):
         check_seal(self.folder / str(step))
+        ocp = orbax()
         items = manager.restore(
             step,
             args=ocp.args.Composite(
@@ -129,7 +134,8 @@ class Checkpoints:
         )
         return like.replace(**items.state), progress_of(items.record["progress"])
 
-    def _manager(self) -> ocp.CheckpointManager:
+    def _manager(self) -> "ocp.CheckpointManager":
+        ocp = orbax()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=KEPT,
             create=False,
@@ -140,6 +146,17 @@ class Checkpoints:
             ),
         )
         return ocp.CheckpointManager(self.folder, options=options)
+
+
+def orbax() -> ModuleType:
+    """Returns Orbax's module, which takes a second or more to import.
+
+    Nothing needs it before the first checkpoint, so `fit.py` calls this in a thread
+    while XLA compiles.
+    """
+    import orbax.checkpoint
+
+    return orbax.checkpoint
 
 
 def progress_of(record: dict[str, Any]) -> Progress:
@@ -243,7 +260,8 @@ def load_params(path: pathlib.Path) -> Any:
         ) from error
 
 
-def _checkpointer() -> ocp.StandardCheckpointer:
+def _checkpointer() -> "ocp.StandardCheckpointer":
+    ocp = orbax()
     return ocp.StandardCheckpointer(
         multiprocessing_options=ocp.options.MultiprocessingOptions(
             primary_host=0, active_processes={0}, barrier_sync_key_prefix="params"
