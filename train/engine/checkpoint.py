@@ -149,10 +149,9 @@ class Checkpoints:
 
 
 def orbax() -> ModuleType:
-    """Returns Orbax's module, which takes a second or more to import.
+    """Returns Orbax's module, which nothing needs before the first checkpoint.
 
-    Nothing needs it before the first checkpoint, so `fit.py` calls this in a thread
-    while XLA compiles.
+    It takes a second or more to import, so the first step does not wait for it.
     """
     import orbax.checkpoint
 

@@ -13,7 +13,6 @@ The record (`train/record`) is told through a `Reporter`, and decides on nothing
 import contextlib
 import dataclasses
 import functools
-import threading
 from collections.abc import Iterator
 
 import jax
@@ -81,7 +80,6 @@ def train(
     run: Run, state: State, progress: Progress, reporter: Reporter, stop: Stop
 ) -> State:
     """Returns the state after the last epoch."""
-    threading.Thread(target=checkpoint.orbax, daemon=True).start()
     program = compile_program(run, state)
     splits, score = ("train", program.held_out.name), run.task.score
     names = [name for split in splits for name in score.names(split)]
