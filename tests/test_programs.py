@@ -762,6 +762,43 @@ BY_HAND = {
 }
 
 FROZEN = jnp.asarray(RNG.normal(size=(4, 6)), jnp.float32)
+
+
+def shared_keys(p, x):
+    """Heads that share their keys and values, as in multi-query attention."""
+    queries = jnp.einsum("ta,ahc->thc", x, p["q"])
+    chosen = jax.nn.softmax(jnp.einsum("thc,kc->htk", queries, x @ p["k"]))
+    return jnp.einsum("htk,kc->thc", chosen, x @ p["v"])
+
+
+def one_query(p, x):
+    """Heads of one query for all places, as in AlphaFold's global attention."""
+    query = jnp.einsum("a,ahc->hc", x.mean(0), p["q"]) / 2
+    chosen = jax.nn.softmax(jnp.einsum("hc,kc->hk", query, x @ p["k"]))
+    return jnp.einsum("hk,kc->hc", chosen, x @ p["v"])
+
+
+def modulated(p, x):
+    """A layer whose inputs a style scales and whose outputs are normalized by it."""
+    style = jnp.tanh(x @ p["a"])
+    scaled = p["w"][None] * style[..., None]
+    return (x * style) @ p["w"] * lax.rsqrt((scaled**2).sum(1) + 1e-8)
+
+
+ATTENTION = {"q": (4, 3, 6), "k": (4, 6), "v": (4, 6)}
+ATTENDED = dict.fromkeys(ATTENTION, (0,))
+AGAIN = {
+    "keys that heads share": (shared_keys, ATTENTION, ATTENDED),
+    "one query for all places": (one_query, ATTENTION, ATTENDED),
+    "a kernel's norm with a style": (
+        modulated, {"a": (4, 4), "w": (4, 6)}, {"a": (0,), "w": (0,)},
+    ),
+    "a square of what is scaled": (
+        lambda p, x: (((x - p["m"]) * p["s"]) ** 2).sum(-1),
+        {"m": (4,), "s": (4,)},
+        {"m": None, "s": None},
+    ),
+}  # fmt: skip
 LOW_RANK = {"a": (4, 2), "c": (2, 6)}
 ADAPTED = {
     "beside a constant": (
@@ -808,6 +845,7 @@ KINDS = {
     "opaque": OPAQUE,
     "by hand": BY_HAND,
     "adapted": ADAPTED,
+    "again": AGAIN,
 }
 PROGRAMS = {
     f"{kind}: {name}": program

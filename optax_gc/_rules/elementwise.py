@@ -30,6 +30,7 @@ from optax_gc._rules.base import (
 )
 
 _ADDS = ("add", "sub", "add_any")
+_SQUARES = ("square", "integer_pow", "abs")
 _LINEAR = ("neg", "convert_element_type", "reduce_precision", "real", "imag", "conj")
 COMPARES = ("eq", "ne", "lt", "le", "gt", "ge", "is_finite", "argmax", "argmin")
 # What only a layer's result is given to; norms and penalties use others.
@@ -75,7 +76,11 @@ def _made(reader: Reader, name: str, values: Values) -> Value:
     if len(known) == 1 and keeps:
         if name in _LINEAR:
             return known[0]
-        parts = tuple(dataclasses.replace(p, scale=True) for p in known[0].parts)
+        norm = name in _SQUARES  # of a kernel that the data scale, or a part of one
+        parts = tuple(
+            dataclasses.replace(p, scale=True, statistic=norm or p.statistic)
+            for p in known[0].parts
+        )
         return Value(
             True, parts, known[0].uses, known[0].same, known[0].one_hot,
             weights=name == "logistic",

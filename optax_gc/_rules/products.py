@@ -159,7 +159,8 @@ def _mix(reader: Reader, eqn: Any, values: Values, contracted: Any, batch: Any) 
         free = _free(eqn, i, contracted, batch)
         for product in values[i].products:
             part = product.part
-            if other.data and all(map(part.owns, contracted[i])):
+            alone = not _free(eqn, 1 - i, contracted, batch)  # else keys of attention
+            if other.data and alone and all(map(part.owns, contracted[i])):
                 over, left = part.at(contracted[i]), part.at(free)
                 reader.mix(product, over, left, other.weights)
 
