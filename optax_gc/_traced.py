@@ -82,7 +82,9 @@ def traced_fan_in(
             "tell them apart. Rename one of the keys."
         )
     jaxpr = _traced(f, params, args, kwargs)
-    leaves = {path_name(path): _shape_of(leaf) for path, leaf in keyed}
+    leaves = {
+        name: _shape_of(leaf) for name, (_, leaf) in zip(names, keyed, strict=True)
+    }
     readings = dict(zip(leaves, _readings(jaxpr, params), strict=True))
 
     def policy(tree: PyTree) -> PyTree:
