@@ -69,8 +69,9 @@ class Stop:
             yield self
         finally:
             signal.set_wakeup_fd(wakeup)
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+            if not sys.is_finalizing():  # then Python's own would raise
+                for signum, handler in before.items():
+                    signal.signal(signum, handler)
             os.close(write)  # which ends the thread
 
     @contextlib.contextmanager
