@@ -1,4 +1,4 @@
-"""Training of many runs at once: rates and seeds under `vmap`, over all devices."""
+"""Training of many runs in one program: rates and seeds, split over all devices."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -69,11 +69,17 @@ def train(
 def compiled(
     problem: Problem, optimizer: str, arm: str, steps: int, stop: int
 ) -> Callable[..., Trained]:
-    """Returns the function that trains `SIDE_BY_SIDE` runs, split over the devices."""
+    """Returns the function that trains `SIDE_BY_SIDE` runs, split over the devices.
+
+    Those of a device are trained one after another: on CPUs `vmap` over them, with the
+    same figures but for rounding, takes 1.1 times as long, of convolutions 1.5 to 1.8.
+    """
     one = functools.partial(run, problem, optimizer, arm, steps, stop)
     count = max(n for n in divisors(SIDE_BY_SIDE) if n <= jax.device_count())
     several = jax.shard_map(
-        lambda rates, seeds, split: jax.vmap(one, (0, 0, None))(rates, seeds, split),
+        lambda rates, seeds, split: jax.lax.map(
+            lambda run: one(*run, split), (rates, seeds)
+        ),
         mesh=Mesh(jax.devices()[:count], "runs"),
         in_specs=(P("runs"), P("runs"), P()), out_specs=P("runs"), check_vma=False,
     )  # fmt: skip
