@@ -6,7 +6,6 @@ of `Atom`s, major first. Moving arrays about moves the atoms; the functions belo
 """
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
@@ -62,8 +61,7 @@ class Atom(NamedTuple):
 Dim: TypeAlias = tuple[Atom, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """How one leaf is within an array that is made of parameters.
 
     Attributes:
@@ -120,11 +118,10 @@ class Part:
         dims = tuple(dims)
         if dims == self.dims and not dropped:
             return self
-        return dataclasses.replace(self, dims=dims, stacked=self.stacked + dropped)
+        return self._replace(dims=dims, stacked=self.stacked + dropped)
 
 
-@dataclasses.dataclass(frozen=True)
-class Product:
+class Product(NamedTuple):
     """A product of a kernel and data, of which an array is a linear function.
 
     Attributes:
@@ -138,8 +135,7 @@ class Product:
     chosen: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """What is known of one array of the program.
 
     Attributes:
@@ -182,7 +178,7 @@ class Value:
         moved = (move(part) for part in self.parts)
         parts = merged(part for part in moved if part is not None)
         products = tuple(_moved(self.products, move))
-        return dataclasses.replace(self, parts=parts, same=same, products=products)
+        return self._replace(parts=parts, same=same, products=products)
 
 
 CONSTANT = Value()
@@ -194,7 +190,7 @@ def _moved(
     for product in products:
         with contextlib.suppress(UnreadableError):
             if (part := move(product.part)) is not None:
-                yield dataclasses.replace(product, part=part)
+                yield product._replace(part=part)
 
 
 def of_leaf(leaf: int, shape: Shape) -> Value:
@@ -263,7 +259,7 @@ def spread(value: Value, old: Shape, new: Shape, where: Sequence[int]) -> Value:
     vary = {d for d, i in kept.items() if i not in value.same}
     spread = value.map(repeat, frozenset(range(len(new))) - vary)
     if value.full and any(n > 1 and d not in kept for d, n in enumerate(new)):
-        return dataclasses.replace(spread, full=False)
+        return spread._replace(full=False)
     return spread
 
 
@@ -345,7 +341,7 @@ def placed(part: Part) -> tuple[Part, Atom]:
     one = part.stacked[-1] if part.stacked else None
     if one is None or one.entries != 1 or one.at is None or one.image:
         return part, Atom(SLOT, 1, 0, 1)
-    return dataclasses.replace(part, stacked=part.stacked[:-1]), one
+    return part._replace(stacked=part.stacked[:-1]), one
 
 
 def padded(dim: Dim, size: int, before: int | None, new: int) -> Dim:

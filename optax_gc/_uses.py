@@ -1,15 +1,14 @@
 """The uses of parameters that a program was found to make, and what they come to."""
 
-import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from optax_gc._parts import Shape
 
 WEAK = ("statistic", "updated", "alone")  # ways that say nothing if there are others
 
 
-@dataclasses.dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """One way in which the program uses a leaf.
 
     Attributes:
@@ -77,8 +76,8 @@ def as_one(uses: Sequence[Use], leaves: Sequence[Shape]) -> Sequence[Use]:
     axes = {axis for use in uses for axis in use.axes}
     partly = {axis for use in uses for axis in use.partly} - full
     stacked = {axis for use in uses for axis in use.stacked} - full
-    whole = dataclasses.replace(
-        uses[0], how="contracted", axes=tuple(sorted(axes | full)),
+    whole = uses[0]._replace(
+        how="contracted", axes=tuple(sorted(axes | full)),
         partly=tuple(sorted(partly)), stacked=tuple(sorted(stacked)),
         by=uses[0].by or "add", pieces=(),
     )  # fmt: skip

@@ -6,7 +6,6 @@ those change between versions.
 """
 
 import contextlib
-import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -114,7 +113,7 @@ class Walk:
         if not all_uses & ~relevant:
             return 0, list(values)
         return all_uses, [
-            dataclasses.replace(value, uses=value.uses & relevant) for value in values
+            value._replace(uses=value.uses & relevant) for value in values
         ]
 
     def _read(self, jaxpr: Any, values: Values, live: Sequence[int]) -> list[Value]:
@@ -239,11 +238,11 @@ class Walk:
         """
         known = {*use.axes, *use.partly}
         wider = {a.axis for a in summed if a.size > 1 and a.axis not in known}
-        yield dataclasses.replace(use, unsure=True) if wider else use
+        yield use._replace(unsure=True) if wider else use
         if wider:
             axes = tuple(sorted({*use.axes, *wider}))
             stacked = tuple(axis for axis in use.stacked if axis not in wider)
-            yield dataclasses.replace(use, axes=axes, stacked=stacked, unsure=True)
+            yield use._replace(axes=axes, stacked=stacked, unsure=True)
 
     def _over_all(self, number: int) -> Use:
         """Returns a use, as one along the axes too that were summed over later.
@@ -253,7 +252,7 @@ class Walk:
         """
         use, shape = self.uses[number], self.leaves[self.uses[number].leaf]
         if self._unsure >> number & 1:
-            use = dataclasses.replace(use, unsure=True)
+            use = use._replace(unsure=True)
         turns = self._added_up.get(number, frozenset())
         if not turns and number not in self._summed:
             return use
@@ -262,8 +261,8 @@ class Walk:
         axes, partly = covered(atoms, shape)
         axes = tuple(sorted({*axes, *turns}))
         stacked = tuple(axis for axis in use.stacked if axis not in axes)
-        return dataclasses.replace(
-            use, how="contracted", axes=axes, partly=tuple(partly), stacked=stacked,
+        return use._replace(
+            how="contracted", axes=axes, partly=tuple(partly), stacked=stacked,
             by=use.by or "add",
         )  # fmt: skip
 
@@ -350,7 +349,7 @@ class Walk:
         row = row and part.met == "multiplied"
         if part.partners and part.met != "looked up" and not row:
             sure = part.adapter and part.met != "added"
-            part = dataclasses.replace(part, adapter=sure)
+            part = part._replace(adapter=sure)
             return self._contracted(part, (), (), "dot_general")
         atoms = [atom for dim in part.dims for atom in dim if atom.axis >= 0]
         spectrum = [atom for atom in atoms if atom.image == "spectrum"]
@@ -562,7 +561,7 @@ def _after(value: Value, uses: int) -> Value:
     """Returns a result, as what depends on `uses` too if it is data."""
     if not (uses and value.data):
         return value
-    return dataclasses.replace(value, uses=value.uses | uses)
+    return value._replace(uses=value.uses | uses)
 
 
 def _writes(eqn: Any) -> bool:

@@ -1,6 +1,5 @@
 """What all rules share: how they are found, and what they may ask of the walk."""
 
-import dataclasses
 import functools
 import math
 import operator
@@ -120,7 +119,7 @@ def settled(reader: Reader, value: Value, how: str = "") -> Value:
     uses = value.uses
     for part in value.parts:
         uses |= reader.settle(part, how)
-    return dataclasses.replace(value, data=True, parts=(), uses=uses)
+    return value._replace(data=True, parts=(), uses=uses)
 
 
 def joined(reader: Reader, values: Values) -> Value:
@@ -146,7 +145,7 @@ def _mixed(reader: Reader, values: Values) -> Value:
     for part, is_data in changed:
         alike = [{p.leaf: p.dims for p in v.parts}.get(part.leaf) for v in values]
         if is_data and all(dims == part.dims for dims in alike):
-            kept.append(dataclasses.replace(part, origin=0, scaled_by=0))
+            kept.append(part._replace(origin=0, scaled_by=0))
     leaves = {part.leaf for part in kept}
     uses = 0
     for value in values:
@@ -181,14 +180,14 @@ def with_data(value: Value, indices: Values) -> Value:
     """Returns `value`, as data if one of `indices` is."""
     if not any(index.data for index in indices):
         return value
-    return dataclasses.replace(value, data=True, uses=data(value, *indices).uses)
+    return value._replace(data=True, uses=data(value, *indices).uses)
 
 
 def by_data(reader: Reader, part: Part) -> Part:
     """Returns a part from which data has chosen: an expert still, or a row."""
     if part.met:
         return part
-    return dataclasses.replace(part, met="looked up", origin=reader.origin)
+    return part._replace(met="looked up", origin=reader.origin)
 
 
 def spread_out(eqn: Any, values: Values) -> list[Value]:
@@ -215,9 +214,9 @@ def met(reader: Reader, part: Part, how: str, others: Values) -> Part:
     if how != "added":
         scaled_by |= data(*others).uses
     if part.met:
-        return dataclasses.replace(part, kernel=kernel, scaled_by=scaled_by)
-    return dataclasses.replace(
-        part, met=how, kernel=kernel, scaled_by=scaled_by, origin=reader.origin
+        return part._replace(kernel=kernel, scaled_by=scaled_by)
+    return part._replace(
+        met=how, kernel=kernel, scaled_by=scaled_by, origin=reader.origin
     )
 
 

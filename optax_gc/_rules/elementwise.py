@@ -1,6 +1,5 @@
 """Rules for elementwise operations, where a parameter scales or shifts the data."""
 
-import dataclasses
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -56,7 +55,7 @@ def _elementwise(reader: Reader, eqn: Any, values: Values) -> Value:
     if any(value.data for value in values) and name in ("mul", "div"):
         result = _multiplied(reader, values, name)
         if name == "div" and values[1].total_of == id(eqn.invars[0]):
-            return dataclasses.replace(result, weights=True)
+            return result._replace(weights=True)
         return result
     return _made(reader, name, values)
 
@@ -78,7 +77,7 @@ def _made(reader: Reader, name: str, values: Values) -> Value:
             return known[0]
         norm = name in _SQUARES  # of a kernel that the data scale, or a part of one
         parts = tuple(
-            dataclasses.replace(p, scale=True, statistic=norm or p.statistic)
+            p._replace(scale=True, statistic=norm or p.statistic)
             for p in known[0].parts
         )
         return Value(
@@ -86,7 +85,7 @@ def _made(reader: Reader, name: str, values: Values) -> Value:
             weights=name == "logistic",
         )  # fmt: skip
     result = data(*(settled(reader, value, "elementwise") for value in values))
-    return dataclasses.replace(result, weights=name == "logistic")
+    return result._replace(weights=name == "logistic")
 
 
 def _among_parameters(reader: Reader, name: str, values: Values) -> Value:
@@ -122,8 +121,8 @@ def _crossed(part: Part, other: Value) -> Part:
     if not partners or part.statistic:
         return part
     single = tuple(atom for atom in part.stacked[-1:] if atom.entries == 1)
-    return dataclasses.replace(
-        part, inner=part.inner + single, partners=part.partners.union(partners)
+    return part._replace(
+        inner=part.inner + single, partners=part.partners.union(partners)
     )
 
 
@@ -224,7 +223,7 @@ def _in_one(parts: Iterable[Part]) -> list[Part]:
         elif (one := found.setdefault(part.leaf, part)) is not part:
             inner = tuple(dict.fromkeys((*one.inner, *part.inner)))
             stacked = tuple(atom for atom in one.stacked if atom in part.stacked)
-            found[part.leaf] = dataclasses.replace(one, inner=inner, stacked=stacked)
+            found[part.leaf] = one._replace(inner=inner, stacked=stacked)
     return [*found.values(), *others]
 
 
@@ -237,7 +236,7 @@ def _adapted(parts: list[Part], full: bool) -> list[Part]:
         return parts
     if not _is_of_low_rank([part for part in parts if part.partners]):
         return parts
-    return [dataclasses.replace(p, adapter=True) if p.partners else p for p in parts]
+    return [p._replace(adapter=True) if p.partners else p for p in parts]
 
 
 def _is_of_low_rank(products: Iterable[Part]) -> bool:
@@ -298,7 +297,7 @@ def _scaling(part: Part, others: Values) -> Part:
     met_by = [p.owned for v in others if not v.data for p in v.parts]
     if part.met != "multiplied" or max(met_by, default=0) < max(part.owned, 1):
         return part
-    return dataclasses.replace(part, scale=True)
+    return part._replace(scale=True)
 
 
 def _added(reader: Reader, values: Values) -> Value:
@@ -318,7 +317,7 @@ def _added(reader: Reader, values: Values) -> Value:
                 kernels = _outermost(value.parts)
                 noted |= reader.learn(part, part.leaf in kernels if kernels else None)
             elif part.partners and not part.adapter and not value.data:
-                parts.append(dataclasses.replace(here, adapter=True, kernel=True))
+                parts.append(here._replace(adapter=True, kernel=True))
             elif _stays(reader, here, part, others):
                 parts.append(here)
             else:
@@ -394,7 +393,7 @@ def _is_linear(value: Value) -> bool:
 def _select(reader: Reader, eqn: Any, values: Values) -> Value:
     """A mask is like a factor of 0 or 1; other data than a mask is mixed in."""
     chooser, *cases = spread_out(eqn, values)
-    chooser = dataclasses.replace(chooser, parts=())
+    chooser = chooser._replace(parts=())
     if not chooser.data and not any(case.data for case in cases):
         parts = [part for case in cases for part in case.parts]
         return Value(parts=merged(_filled(parts) if chooser.full else parts))

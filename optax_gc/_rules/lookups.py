@@ -1,6 +1,5 @@
 """Rules for look-ups: what is chosen by an index, constant or data."""
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -91,8 +90,8 @@ def _looked_up(
         if part.met or any(part.owns(d) for d in chosen):
             parts.append(by_data(reader, part))
         else:
-            uses |= reader.settle(dataclasses.replace(part, adapter=True), "multiplied")
-    return dataclasses.replace(value, parts=tuple(parts), data=True, uses=uses)
+            uses |= reader.settle(part._replace(adapter=True), "multiplied")
+    return value._replace(parts=tuple(parts), data=True, uses=uses)
 
 
 @rule("gather")
@@ -209,7 +208,7 @@ def written(
                 atom = rows.pop(0)
                 dims[d] = (Atom(atom.axis, length, 0, length),)
                 stacked = [a for a in stacked if a is not atom]
-    return dataclasses.replace(part, dims=tuple(dims), stacked=tuple(stacked))
+    return part._replace(dims=tuple(dims), stacked=tuple(stacked))
 
 
 def _is_turn(reader: Reader, part: Part, atom: Atom) -> bool:

@@ -1,6 +1,5 @@
 """Rules for sums and products, where a parameter is contracted with the data."""
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -34,7 +33,7 @@ from optax_gc._rules.base import (
 @rule("reduce_sum")
 def _reduce_sum(reader: Reader, eqn: Any, values: Values) -> Value:
     total = reduced(reader, values[0], eqn.params["axes"])
-    return dataclasses.replace(total, total_of=id(eqn.invars[0]))
+    return total._replace(total_of=id(eqn.invars[0]))
 
 
 def reduced(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
@@ -47,9 +46,7 @@ def reduced(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
 def _statistic(part: Part, axes: Iterable[int]) -> Part:
     kept = [dim for d, dim in enumerate(part.dims) if d not in set(axes)]
     reduced = bool(part.at(axes))
-    return dataclasses.replace(
-        part, dims=tuple(kept), statistic=part.statistic or reduced
-    )
+    return part._replace(dims=tuple(kept), statistic=part.statistic or reduced)
 
 
 def _summed(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
@@ -150,7 +147,7 @@ def _dot_general(reader: Reader, eqn: Any, values: Values) -> Value:
     if any(value.parts for value in values):
         return _with_the_data(reader, eqn, values, contracted, batch)
     weights = all(value.weights or value.one_hot for value in values)
-    return dataclasses.replace(data(*values), weights=weights)
+    return data(*values)._replace(weights=weights)
 
 
 def _mix(reader: Reader, eqn: Any, values: Values, contracted: Any, batch: Any) -> None:
@@ -197,7 +194,7 @@ def _as_inputs(
                 kept.append(part)
             else:
                 uses |= reader.settle(part)
-        results[i] = dataclasses.replace(value, parts=tuple(kept), uses=uses)
+        results[i] = value._replace(parts=tuple(kept), uses=uses)
     return results
 
 
@@ -242,14 +239,12 @@ def _among_parameters(eqn: Any, values: Values, contracted: Any, batch: Any) -> 
             if not others:
                 parts.append(_mapped(part, i, eqn, contracted, batch))
             elif part.leaf in leaves or part.statistic:
-                parts.append(dataclasses.replace(part, dims=dims, statistic=True))
+                parts.append(part._replace(dims=dims, statistic=True))
             else:
                 whole = [p for p in others if not p.statistic]
                 inner = part.inner + axes if whole else part.inner
                 partners = part.partners | leaves if whole else part.partners
-                parts.append(
-                    dataclasses.replace(part, dims=dims, inner=inner, partners=partners)
-                )
+                parts.append(part._replace(dims=dims, inner=inner, partners=partners))
     full = not parts and len(shape(eqn.outvars[0])) > 1
     return Value(parts=merged(parts), uses=data(*values).uses, full=full)
 
@@ -264,7 +259,7 @@ def _mapped(part: Part, i: int, eqn: Any, contracted: Any, batch: Any) -> Part:
     if not axes:
         return part.with_dims(dims)
     if not long:
-        return dataclasses.replace(part, dims=tuple(dims), fixed=part.fixed + axes)
+        return part._replace(dims=tuple(dims), fixed=part.fixed + axes)
     first = len(batch[i]) + (
         0 if constant == 0 else len(_free(eqn, 0, contracted, batch))
     )
@@ -298,16 +293,16 @@ def _with_the_data(
             axes = part.at(contracted[i])
             dims = tuple(_layout(part, i, eqn, contracted, batch))
             if other.one_hot and axes and not part.met:
-                row = dataclasses.replace(part, dims=dims, stacked=part.stacked + axes)
+                row = part._replace(dims=dims, stacked=part.stacked + axes)
                 waiting.append(by_data(reader, row))
             elif any(p.at(contracted[i]) for p in value.parts):
                 if _is_kernel(part, value.parts, axes, contracted[i]):
                     shared = part.at(batch[i])
                     if other.weights:  # a use of its own, which may choose experts
-                        part = dataclasses.replace(part, origin=reader.origin)
+                        part = part._replace(origin=reader.origin)
                     bits = reader.contract(part, axes, shared, kind, other, key)
                     pieces |= bits & reader.pieces
-                    left = dataclasses.replace(part, dims=dims)
+                    left = part._replace(dims=dims)
                     made.append(Product(bits, left, other.weights))
                 else:
                     bits = reader.settle(part, "multiplied")
@@ -315,7 +310,7 @@ def _with_the_data(
             else:
                 scale = met(reader, part, "multiplied", [other])
                 own = part.at(d for d in range(len(part.dims)) if d not in batch[i])
-                waiting.append(dataclasses.replace(scale, dims=dims, kernel=bool(own)))
+                waiting.append(scale._replace(dims=dims, kernel=bool(own)))
     reader.join(pieces)
     return Value(True, merged(waiting), uses, terms=pieces, products=tuple(made))
 

@@ -1,6 +1,5 @@
 """Rules for programs within the program: branches and loops."""
 
-import dataclasses
 from typing import Any
 
 from optax_gc._parts import (
@@ -26,7 +25,7 @@ def _stop_gradient(reader: Reader, eqn: Any, values: Values) -> Value:
     (value,), rank = values, len(shape(eqn.outvars[0]))
     whole = any(all(map(part.owns, range(rank))) for part in value.parts)
     full = value.full or (whole and rank > 1 and not value.data)
-    return dataclasses.replace(value, parts=(), products=(), full=full)
+    return value._replace(parts=(), products=(), full=full)
 
 
 @rule("cond")
@@ -45,12 +44,9 @@ def _cond(reader: Reader, eqn: Any, values: Values) -> list[Value]:
 
 def _chosen(reader: Reader, value: Value, index: Value, rank: int) -> Value:
     """Returns what data has chosen among kernels: a kernel still."""
-    choice = dataclasses.replace(index, parts=(), same=frozenset(range(rank)))
-    return dataclasses.replace(
-        value.map(lambda part: met(reader, part, "multiplied", [choice])),
-        data=True,
-        uses=data(value, index).uses,
-    )
+    choice = index._replace(parts=(), same=frozenset(range(rank)))
+    parts = value.map(lambda part: met(reader, part, "multiplied", [choice]))
+    return parts._replace(data=True, uses=data(value, index).uses)
 
 
 @rule("while")
@@ -97,7 +93,7 @@ def _one_turn(part: Part) -> Part:
     one = without(part, [0])
     taken = len(one.stacked) - len(part.stacked)
     turns = tuple(atom._replace(at=None) for atom in one.stacked[-taken:] if taken)
-    return dataclasses.replace(one, stacked=part.stacked + turns)
+    return one._replace(stacked=part.stacked + turns)
 
 
 def _stacked_again(value: Value, length: int) -> Value:
@@ -109,7 +105,7 @@ def _stacked_again(value: Value, length: int) -> Value:
             return part.with_dims([repeated(length), *part.dims])
         layers = (layers[0]._replace(at=0),)
         dims, others = (layers, *part.dims), part.stacked[:-1]
-        return dataclasses.replace(part, dims=dims, stacked=others)
+        return part._replace(dims=dims, stacked=others)
 
     return value.map(stack)
 
@@ -123,7 +119,7 @@ def _earlier(value: Value) -> Value:
     """Returns what the next turn of a loop is given."""
     if not value.terms:
         return value
-    return dataclasses.replace(value, terms=0, past=value.terms | value.past)
+    return value._replace(terms=0, past=value.terms | value.past)
 
 
 def _steady(
