@@ -109,7 +109,8 @@ def test_holm_is_that_of_the_paper_and_cautious_where_some_are_missing():
     assert confirm.holm([0.01, 0.04, 0.03, 0.005], 4) == pytest.approx(
         [0.03, 0.06, 0.06, 0.02]
     )
-    assert confirm.holm([0.01, 0.3], 5) == pytest.approx([0.05, 1.0])
+    assert confirm.holm([0.01, 0.02], 5) == pytest.approx([0.05, 0.08])
+    assert confirm.holm([0.01, 0.02, 1, 1, 1], 5)[:2] == pytest.approx([0.05, 0.08])
 
 
 @pytest.mark.parametrize(

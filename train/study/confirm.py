@@ -106,8 +106,8 @@ def holm(p_values: Sequence[float], family: int) -> list[float]:
 
     Args:
       p_values: of the comparisons that were made.
-      family: the number of those that were planned. While some are not made yet, each
-        p-value is multiplied by it, as Bonferroni's: never too small a correction.
+      family: the number of those that were planned. Those that are not made yet count
+        as p = 1, so that no corrected p-value rises when they are.
 
     References:
       Holm, "A simple sequentially rejective multiple test procedure", 1979.
@@ -115,9 +115,7 @@ def holm(p_values: Sequence[float], family: int) -> list[float]:
     order = np.argsort(p_values, kind="stable")
     corrected = np.empty(len(p_values))
     largest = 0.0
-    missing = family - len(p_values)
     for rank, i in enumerate(order):
-        factor = family - rank if not missing else family
-        largest = max(largest, min(1.0, factor * p_values[i]))
+        largest = max(largest, min(1.0, (family - rank) * p_values[i]))
         corrected[i] = largest
     return corrected.tolist()

@@ -55,10 +55,24 @@ def comparisons(store: Store, plan: Plan) -> Iterator[Comparison]:
                     yield compared(problem, optimizer, budget, arm, record, none[1])
 
 
+def beside_muon(store: Store, plan: Plan) -> Iterator[Comparison]:
+    """Yields Muon with GC in front beside Muon alone, in the order of the plan."""
+    for problem, optimizer in pairs(plan):
+        for budget in plan.budgets:
+            ours, theirs = (
+                record_of(store, Entry(problem, optimizer, arm, budget * problem.steps))
+                for arm in ("muon-gradient", "muon")
+            )
+            if ours and theirs:
+                yield compared(
+                    problem, optimizer, budget, "muon-gradient", ours, theirs
+                )
+
+
 def compared(
     problem: Problem, optimizer: str, budget: int, arm: str, ours: dict, theirs: dict
 ) -> Comparison:
-    """Returns the outcomes of an arm, from its record and that of `none`."""
+    """Returns the outcomes of an arm, from its record and that of another."""
     return Comparison(
         problem, optimizer, budget, arm, (ours["rate"], theirs["rate"]),
         outcome.train_loss(ours, theirs), outcome.steps(ours, theirs),
@@ -67,18 +81,26 @@ def compared(
     )  # fmt: skip
 
 
-def primary_p(found: Sequence[Comparison]) -> dict[int, tuple[float, float]]:
+def family(plan: Plan) -> int:
+    """Returns the number of primary comparisons that were planned, run or not."""
+    return 2 * len(plan.budgets) * len(list(pairs(plan)))
+
+
+def primary_p(
+    found: Sequence[Comparison], family: int
+) -> dict[int, tuple[float, float]]:
     """Returns Holm's p of training loss and steps of each primary comparison.
 
     Args:
       found: all comparisons; those of GC on the gradient are primary.
+      family: the number of those that were planned.
 
     Returns:
       The two p-values by the comparison's place in `found`.
     """
     primary = [i for i, one in enumerate(found) if one.arm == "gradient"]
     p_values = [p for i in primary for p in (found[i].train.t_p, found[i].steps.t_p)]
-    corrected = iter(confirm.holm(p_values, len(p_values)))
+    corrected = iter(confirm.holm(p_values, family))
     return {i: (next(corrected), next(corrected)) for i in primary}
 
 

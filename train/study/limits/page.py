@@ -13,7 +13,9 @@ from train.study.limits.arms import WARMUP
 from train.study.limits.comparisons import (
     Comparison,
     Point,
+    beside_muon,
     comparisons,
+    family,
     held_out_text,
     prediction_points,
     primary_p,
@@ -52,23 +54,25 @@ def page(store: Store, plan: Plan, out: pathlib.Path) -> str:
         "results/limits`, which also makes what is missing there.",
         *(path.read_text().strip() for path in out.glob("FINDING.md")),
         PICTURE,
-        *primary_text(found),
+        *primary_text(found, family(plan)),
         *sharpness_text(store, points),
         *prediction_text(found, points),
         *known_text(store, out.parent),
         *other_text(store, found),
+        *muon_text(list(beside_muon(store, plan))),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def primary_text(found: Sequence[Comparison]) -> Iterator[str]:
+def primary_text(found: Sequence[Comparison], family: int) -> Iterator[str]:
     """Yields the table of the primary comparisons."""
-    p_values = primary_p(found)
+    p_values = primary_p(found, family)
     yield "## GC on the gradient, and none"
     yield (
         "Final training loss and steps to the loss of tuned `none`, as factors: below "
         "1 GC is better. Means of ten seeds with 95 % intervals; the t-test's p, by "
-        f"Holm for {2 * len(p_values)}, with the sign-flip p beside it, uncorrected."
+        f"Holm for the {family} that were planned, with the sign-flip p beside it, "
+        "uncorrected."
     )
     rows = [
         [
@@ -108,6 +112,23 @@ def other_text(store: Store, found: Sequence[Comparison]) -> Iterator[str]:
         "network", "optimizer", "budget", "arm", "rates", "training loss", "steps",
         "seconds", "held out",
     ]  # fmt: skip
+    yield markdown_table(header, rows)
+
+
+def muon_text(found: Sequence[Comparison]) -> Iterator[str]:
+    """Yields the table of GC in front of Muon beside Muon alone."""
+    if not found:
+        return
+    yield "## GC in front of Muon, and Muon alone"
+    yield "Secondary too. Steps are those to the loss at which tuned Muon ends."
+    rows = [
+        [
+            one.problem.title, str(one.budget), "{:.3g} and {:.3g}".format(*one.rates),
+            times(one.train), times(one.steps), held_out_text(one),
+        ]
+        for one in found
+    ]  # fmt: skip
+    header = ["network", "budget", "rates", "training loss", "steps", "held out"]
     yield markdown_table(header, rows)
 
 
