@@ -136,7 +136,9 @@ def shares_of_cores(jobs: int) -> list[set[int]]:
     """
     cores = sorted(os.sched_getaffinity(0))
     if jobs > len(cores):
-        raise UsageError(f"--jobs must be at most {len(cores)}, the cores, got {jobs}.")
+        raise UsageError(
+            f"--jobs must be at most {len(cores)}, the number of cores, got {jobs}."
+        )
     return [set(cores[i::jobs]) for i in range(jobs)]
 
 

@@ -279,6 +279,6 @@ def tfrecords(path: os.PathLike) -> Iterator[bytes]:
             if len(header) < 12 or len(body) < size + 4:
                 raise DataError(
                     f"{path} ends inside a record. Delete its folder, then prepare it "
-                    "anew."
+                    "again."
                 )
             yield body[:-4]

@@ -112,7 +112,7 @@ def given_up_after(patience: float) -> Iterator[None]:
 
     JAX has a time limit, too, and aborts when it has passed.
     """
-    text = not_found(patience, "some did not start")
+    text = not_found(patience, "not all have joined")
     timer = threading.Timer(patience, faults.leave, (1, f"error: {text}\n"))
     timer.daemon = True
     timer.start()
