@@ -1,13 +1,13 @@
-"""What is measured: each file here is a command, `python -m benchmarks.overhead`.
+"""Benchmarks: each file here is a command, such as `python -m benchmarks.overhead`.
 
-What the commands are made of is in the folders below, one for each question that a
-user asks. A command imports it when it runs, so that `--help` answers at once.
+The parts of the commands are in the folders, one for each question that a user asks. A
+command imports them when it runs, so that `--help` answers at once.
 """
 
 import importlib.util
 import sys
 
-if sys.argv[:1] == ["-m"]:  # `python -m` is importing what is above a command
+if sys.argv[:1] == ["-m"]:  # `python -m` is importing a command's package
     for package in ("jax", "rich", "tyro"):
         if importlib.util.find_spec(package) is None:
             sys.exit(

@@ -1,11 +1,11 @@
-"""How fast this machine's devices train: one command of at most eight minutes.
+"""Measures how fast this machine's devices train, in at most eight minutes.
 
     python -m benchmarks.accelerator                # GPU, TPU or CPU
     python -m benchmarks.accelerator --tasks horses --out h100.json
 
 The three tasks train on random data of the real shapes and sizes, in float32 and in
-bfloat16, with GC. Each part is a process of its own: its peak of memory is its own, and
-what fails is told in its row. Nothing is read from a cache of compiled programs.
+bfloat16, with GC. Each part runs in its own process, so its peak memory is its own, and
+a failure is reported in its row. Nothing is read from a cache of compiled programs.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ Record: TypeAlias = dict[str, Any]
 Part: TypeAlias = tuple[tuple[str, ...], Callable[..., Record], tuple[Any, ...]]
 
 BUDGET = 8 * 60  # seconds
-PART = 2 * 60  # seconds that one part may take of them
-PATIENCE = 10  # seconds in which a process that is done has to end
+PART = 2 * 60  # seconds of them that one part may take
+PATIENCE = 10  # seconds in which a finished process has to exit
 PRECISIONS = ("float32", "bfloat16")
 MODELS = ("CNN", "ResNet-50", "GPT-2")
-TOLERANCE = 0.02  # of the mean loss over the first steps, relative
+TOLERANCE = 0.02  # relative, for the mean loss over the first steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,17 +41,17 @@ class Options(Paths):
     tasks: tuple[Literal["horses", "fashion", "shakespeare"], ...] = (
         "horses", "fashion", "shakespeare",
     )  # fmt: skip
-    """Which tasks."""
+    """Tasks to train."""
 
     quick: bool = False
-    """A few small examples and updates, to see that it runs."""
+    """Use few small examples and updates, to check that it runs."""
 
     out: pathlib.Path | None = None
-    """File to write what is measured to, in JSON."""
+    """File for the measurements, in JSON."""
 
 
 def parts(options: Options) -> Iterator[Part]:
-    """Yields where each part stands in the record, its function and the arguments."""
+    """Yields each part's place in the record, its function and its arguments."""
     from benchmarks.devices import parts as measured
 
     quick = options.quick
@@ -68,12 +68,12 @@ def parts(options: Options) -> Iterator[Part]:
 def in_own_process(
     function: Callable[..., Record], *arguments: Any, seconds: float
 ) -> Record:
-    """Returns what a function gives in a new process, or how it failed.
+    """Returns a function's result from a new process, or how it failed.
 
     Args:
-      function: importable.
-      arguments: of it.
-      seconds: after which the process is ended.
+      function: an importable function.
+      arguments: its arguments.
+      seconds: the time after which the process is ended.
     """
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe(duplex=False)
@@ -96,7 +96,7 @@ def in_own_process(
 def deliver(
     pipe: Connection, function: Callable[..., Record], arguments: tuple[Any, ...]
 ) -> None:
-    """Sends what a function gives, or how it failed: what each process does."""
+    """Sends a function's result, or how it failed: the work of each process."""
     keep_freed_memory()
     from benchmarks.devices import parts as measured
 
@@ -124,14 +124,14 @@ def measure(options: Options, console: Console) -> Record:
 
 
 def put(record: Record, path: tuple[str, ...], found: Record) -> None:
-    """Puts what a part found in its place."""
+    """Puts a part's result in its place in the record."""
     for name in path[:-1]:
         record = record.setdefault(name, {})
     record[path[-1]] = found
 
 
 def conclude(record: Record) -> None:
-    """Adds what follows from several parts: shares of the peak, losses compared."""
+    """Adds what follows from several parts: shares of the peak, compared losses."""
     peaks = record["device"].get("peaks", {})
     record["losses"] = {}
     for name, found in record.get("tasks", {}).items():
@@ -146,18 +146,18 @@ def conclude(record: Record) -> None:
 
 
 def share(flop: float | None, timed: Record, peak: float | None) -> float | None:
-    """Returns the share of the peak that the arithmetic of an epoch reaches."""
+    """Returns the share of the peak that an epoch's arithmetic reaches."""
     return flop * timed["per_second"] / peak if flop and peak else None
 
 
 def mean_losses(task: Record) -> list[float]:
-    """Returns the mean loss up to each early step, by the first feed that has it."""
+    """Returns the mean loss up to each early step, from the first feed that has it."""
     feeds = task.get("feeds", {}).values()
     return next((timed["mean_losses"] for timed in feeds if "failed" not in timed), [])
 
 
 def compare(ours: list[float], theirs: list[float]) -> Record:
-    """Returns the mean losses over the steps that both precisions took."""
+    """Returns the mean losses over the steps taken in both precisions."""
     steps = min(len(ours), len(theirs))
     difference = abs(theirs[steps - 1] / ours[steps - 1] - 1)
     return {
@@ -170,7 +170,7 @@ def compare(ours: list[float], theirs: list[float]) -> Record:
 
 
 def main() -> None:
-    """Measures what the options ask for and prints the tables."""
+    """Measures as the options ask and prints the tables."""
     options = tyro.cli(
         Options, prog="python -m benchmarks.accelerator", description=__doc__
     )

@@ -1,11 +1,12 @@
-"""Times an epoch of ours against peers that do the same work, one after the other.
+"""Times an epoch of ours against peers that do the same work, one after another.
 
     python -m benchmarks.epoch --keras-python ENV/bin/python \
                                --torch-python ENV/bin/python
 
-Each contender is a process of its own: the same images, model, batch and augmentation.
-They take turns for some rounds, so that a slow minute of the machine falls on all. The
-first epoch of a process, in which some compile, is not counted.
+Each contender runs in its own process, with the same images, model, batch and
+augmentation. They take turns for some rounds, so that a slow minute of the machine
+affects all of them. The first epoch of a process, in which some compile, is not
+counted.
 """
 
 import dataclasses
@@ -42,33 +43,33 @@ class Options(Paths):
     """Times an epoch of ours against peers, in turn."""
 
     keras_python: pathlib.Path | None = None
-    """Interpreter with keras, tensorflow and jax."""
+    """Python interpreter with keras, tensorflow and jax."""
 
     keras_backends: tuple[str, ...] = ("tensorflow", "jax")
-    """Backends that Keras runs on."""
+    """Backends on which to run Keras."""
 
     torch_python: pathlib.Path | None = None
-    """Interpreter with torch."""
+    """Python interpreter with torch."""
 
     rounds: int = 2
-    """How often each contender has its turn."""
+    """Number of turns of each contender."""
 
     epochs: int = 3
-    """Epochs in a turn; the first is not counted."""
+    """Epochs per turn; the first is not counted."""
 
     batch_size: int = 128
-    """Images in a step."""
+    """Images per step."""
 
     dataset: str = "auto"
-    """Which images, as `python -m train.horses` names them."""
+    """Images to use, named as for `python -m train.horses`."""
 
     data_dir: pathlib.Path = dataclasses.field(default_factory=default_data_dir)
-    """Folder of TensorFlow Datasets."""
+    """The TensorFlow Datasets folder."""
 
 
 @dataclasses.dataclass
 class Result:
-    """What the turns of one contender gave: the seconds of each turn's epochs."""
+    """The result of one contender's turns: the seconds of each turn's epochs."""
 
     turns: list[list[float]] = dataclasses.field(default_factory=list)
     peak_bytes: int = 0
@@ -118,14 +119,14 @@ def take_turn(command, environment, folder):
     """Returns the seconds of the counted epochs, and the process's peak memory."""
     lines, peak = run(command, environment)
     record = folder / "run" / "metrics.jsonl"
-    if record.exists():  # ours tells its epochs there
+    if record.exists():  # ours records its epochs there
         lines = [json.loads(line) for line in record.read_text().splitlines()]
         shutil.rmtree(record.parent)
     return [line["epoch_seconds"] for line in lines][1:], peak
 
 
 def ratio(ours, theirs):
-    """Returns the median over the rounds of our time over theirs in the same round."""
+    """Returns the median over rounds of the ratio of our time to theirs."""
     rounds = zip(ours.turns, theirs.turns, strict=True)
     return statistics.median(
         statistics.median(one) / statistics.median(other) for one, other in rounds
@@ -133,7 +134,7 @@ def ratio(ours, theirs):
 
 
 def report(results, flop, flop_per_second):
-    """Prints medians, the ratios of ours to them, and peak memory."""
+    """Prints medians, the ratios of our time to theirs, and peak memory."""
     floor = flop / statistics.median(flop_per_second)
     table = Table("", "epoch, s", "range, s", "ours / it", "peak, GB")
     for name, result in results.items():
@@ -149,7 +150,7 @@ def report(results, flop, flop_per_second):
     console = Console()
     console.print(table)
     console.print(
-        f"The floor is {flop / 1e12:.2f} TFLOP an epoch at the "
+        f"The floor is {flop / 1e12:.2f} TFLOP per epoch at the "
         f"{flop / floor / 1e9:.0f} GFLOP/s of a 2048x2048 float32 product."
     )
 

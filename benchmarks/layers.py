@@ -1,9 +1,9 @@
-"""Times the parts of a train step on one core of a CPU, in milliseconds an image.
+"""Times the parts of a train step on one core of a CPU, in milliseconds per image.
 
     python -m benchmarks.layers
 
-Each part is compiled by itself and takes eight images at a time, as the step does. A
-layer is its value and its gradients; convolutions come with relu, dropout and pool.
+Each part is compiled separately and takes eight images at a time, like the step. A
+layer is its value and its gradients; convolutions include ReLU, dropout and pool.
 """
 
 import tyro

@@ -1,10 +1,10 @@
-"""What centralizing costs: time and bytes of an update, time to trace and compile.
+"""Measures the cost of centralizing: an update's time and bytes, and compile time.
 
-    python -m benchmarks.overhead           # all of it
+    python -m benchmarks.overhead           # everything
     python -m benchmarks.overhead --quick   # the CNN and few leaves, some seconds
 
-The arms are the optimizer alone, behind `optax_gc.centralize_gradients` and behind
-`optax.centralize`. They differ in nothing else: same process, same buffers, same round.
+The arms are the optimizer alone, after `optax_gc.centralize_gradients` and after
+`optax.centralize`. Nothing else differs: same process, same buffers, same round.
 """
 
 import os
@@ -14,11 +14,11 @@ from rich.console import Console
 
 
 def main(quick: bool = False, rounds: int | None = None) -> None:
-    """Measures what the options ask for and prints the tables.
+    """Measures as the options ask and prints the tables.
 
     Args:
-      quick: small trees, few rounds.
-      rounds: of all arms; by default 60, and 10 with --quick.
+      quick: Use small trees and few rounds.
+      rounds: Rounds of all arms; by default 60, or 10 with --quick.
     """
     import jax
     import optax

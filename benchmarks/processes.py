@@ -1,12 +1,13 @@
-"""Weak scaling over processes on one machine, and what it says of many hosts on paper.
+"""Measures weak scaling over processes, and works out many hosts on paper.
 
     python -m benchmarks.processes
     python -m benchmarks.processes --processes 1 2 4 --images 16
 
-Each process has one core, one device and the same number of images a step, of the
-horses' network in float32 with GC. They speak over the loopback, by `jax.distributed`,
-as hosts would over a network, and take turns by number for some rounds. The bytes are
-those of the whole loopback: nothing else should use it meanwhile.
+Each process has one core, one device and the same number of images per step, and trains
+the horses' network in float32 with GC. They communicate over the loopback, through
+`jax.distributed`, as hosts would over a network. The numbers of processes take turns
+for some rounds. The bytes are those of the whole loopback: nothing else should use it
+meanwhile.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 GRADIENTS = 1_704_097 * 4  # bytes of the network's gradients in float32
 HOSTS = (8, 16, 32, 64, 128, 256)
-GIGABITS = (10, 25, 100)  # a second, of a host's link
+GIGABITS = (10, 25, 100)  # per second, for a host's link
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,19 +39,20 @@ class Options:
     """Times a step of 1, 2 and more processes with the same work each."""
 
     processes: tuple[int, ...] = ()
-    """Numbers of processes, from 1 up; by default 1 and 2, and 4 on four cores."""
+    """Numbers of processes, in ascending order; by default 1 and 2, and 4 on four
+    cores."""
 
     images: int = 32
-    """Images of each process in a step."""
+    """Images per process and step."""
 
     side: int = 300
     """Their height and width in pixels."""
 
     steps: int = 20
-    """Steps to time in a turn."""
+    """Steps to time per turn."""
 
     rounds: int = 2
-    """How often each number of processes has its turn."""
+    """Number of turns for each number of processes."""
 
 
 def counts(options: Options) -> tuple[int, ...]:
@@ -69,8 +71,8 @@ def overlap(more: float, reduce: float) -> float:
     """Returns the share of an all-reduce that computing hides.
 
     Args:
-      more: what a step takes longer than that of one process.
-      reduce: what the all-reduce takes alone.
+      more: the time by which a step is longer than that of one process.
+      reduce: the time of the all-reduce alone.
     """
     return min(max(1 - more / reduce, 0.0), 1.0)
 
@@ -80,7 +82,7 @@ def take_turn(count: int, options: Options, prepare: Callable[[], None]) -> "Tur
 
     Args:
       count: number of processes.
-      options: of the command.
+      options: the command's options.
       prepare: called in each of them before JAX is imported.
     """
     spawn = multiprocessing.get_context("spawn")
@@ -98,7 +100,7 @@ def take_turn(count: int, options: Options, prepare: Callable[[], None]) -> "Tur
         first, *_ = [pipe.recv() for pipe in pipes]
         return first
     except EOFError:
-        raise SystemExit("error: a process was lost; what it said is above.") from None
+        raise SystemExit("error: a process was lost; see its output above.") from None
     finally:
         for worker in workers:
             worker.join(10)
@@ -113,7 +115,7 @@ def work(
     count: int,
     index: int,
 ) -> None:
-    """Sends what this process measures on a core of its own: what each of them does."""
+    """Sends what this process measures on its own core: the work of each process."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[index % len(cores)]})
     os.environ |= {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
@@ -129,9 +131,9 @@ def work(
 
 
 def scaling(turns: "dict[int, Sequence[Turn]]") -> Table:
-    """Returns the table of what was measured, by number of processes.
+    """Returns the table of measurements, by number of processes.
 
-    Differences and ratios are taken round by round, then their median.
+    Differences and ratios are computed for each round, then their median.
     """
     from benchmarks.cost.tables import blank_table
 
@@ -166,7 +168,7 @@ def on_paper(step: float) -> Table:
     """Returns the table of a ring all-reduce's time over the links of many hosts.
 
     Args:
-      step: seconds of a step of one process, to compare with.
+      step: seconds of a step of one process, for comparison.
     """
     from benchmarks.cost.tables import blank_table
 
@@ -183,7 +185,7 @@ def on_paper(step: float) -> Table:
 
 
 def main() -> None:
-    """Measures what the options ask for and prints both tables."""
+    """Measures as the options ask and prints both tables."""
     options = tyro.cli(
         Options, prog="python -m benchmarks.processes", description=__doc__
     )
@@ -192,9 +194,9 @@ def main() -> None:
     for _ in range(options.rounds):
         for count, found in turns.items():
             found.append(take_turn(count, options, prepare_jax))
-            console.print(f"{count}: {1e3 * found[-1].step:.0f} ms a step")
+            console.print(f"{count}: {1e3 * found[-1].step:.0f} ms per step")
     cores = len(os.sched_getaffinity(0))
-    console.print(f"\n{cores} cores, {options.images} images a process and step")
+    console.print(f"\n{cores} cores, {options.images} images per process and step")
     console.print(scaling(turns))
     console.print(on_paper(statistics.median(turn.step for turn in turns[1])))
 

@@ -1,12 +1,12 @@
-"""How much of each kernel's gradient centralizing removes, by what feeds the kernel.
+"""Measures how much of each kernel's gradient GC removes, by what feeds the kernel.
 
-    python -m benchmarks.removed            # 2 to 3 minutes on 2 cores, no network
-    python -m benchmarks.removed --write    # and keeps what it finds
+    python -m benchmarks.removed            # 2 to 3 minutes on 2 cores, no internet
+    python -m benchmarks.removed --write    # and saves the results
 
-Small networks at their start and after a short training without GC, one seed: decoders
-on the text of this repository's licence, convolutional networks on the drawn horses and
-humans. A share is the mean over ten batches. With `--write` the tables go into
-docs/removed.json, with their picture beside it.
+It uses small networks at initialization and after short training without GC, with one
+seed: decoders on the text of this repository's licence, and convolutional networks on
+the drawn horses and humans. A share is the mean over ten batches. With `--write` the
+tables go into docs/removed.json, with a picture next to it.
 """
 
 import json
@@ -17,10 +17,10 @@ IMAGES = 256
 
 
 def main(write: bool = False) -> None:
-    """Measures and prints, and if asked writes the record and the picture.
+    """Measures and prints and, if asked, writes the record and the picture.
 
     Args:
-      write: docs/removed.json and its picture.
+      write: Write docs/removed.json and its picture.
     """
     import jax
 

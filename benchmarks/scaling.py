@@ -1,9 +1,9 @@
-"""How an epoch's time and memory grow with batch, image size and images.
+"""Measures how an epoch's time and memory grow with batch, image size and images.
 
     python -m benchmarks.scaling
 
-Each row is a process of its own that compiles the step and then trains an epoch on
-random images. The model needs images of at least 94 pixels a side.
+Each row runs in its own process, which compiles the step and then trains an epoch on
+random images. The model needs images of at least 94 pixels per side.
 """
 
 import json

@@ -1,13 +1,13 @@
-"""The train steps of all tasks, compiled for TPUs that are not there.
+"""Compiles the train steps of all tasks for TPUs that are not there.
 
     pip install libtpu==0.0.42.1
     python -m benchmarks.step_aot          # no TPU needed
 
-Each chip of TPU v5e has a batch of the task's default size. Of the program of one chip,
-with GC, we count arithmetic, bytes between HBM and the cores, memory at its peak, and
-the operands of the collectives. The last column is the loop that takes many steps in
-one dispatch, with the training data on each chip. Without GC the collectives are the
-same (tests/test_lowering.py).
+Each TPU v5e chip has a batch of the task's default size. For the program of one chip,
+with GC, it counts the arithmetic, the bytes between HBM and the cores, the peak memory,
+and the operands of the collectives. The last column is for the loop that takes many
+steps in one dispatch, with the training data on each chip. Without GC the collectives
+are the same (tests/test_lowering.py).
 """
 
 import tyro

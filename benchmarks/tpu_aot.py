@@ -1,11 +1,11 @@
-"""What centralizing costs on TPUs, read from programs that are compiled and not run.
+"""Reads the cost of centralizing on TPUs from programs that are compiled, not run.
 
     pip install libtpu==0.0.42.1
     python -m benchmarks.tpu_aot           # GPT-2; no TPU needed
 
 The updates of `benchmarks.overhead` are compiled ahead of time for a topology of TPU
-v5e chips. Of the program of one chip we count the bytes that it moves between HBM and
-the cores, by the logical shapes, and the operands of its collectives.
+v5e chips. For the program of one chip, it counts the bytes that move between HBM and
+the cores, by the logical shapes, and the operands of the collectives.
 """
 
 from typing import Literal
@@ -18,7 +18,7 @@ def main(model: Literal["CNN", "ResNet-50", "GPT-2"] = "GPT-2") -> None:
     """Prints the tables, or what is missing.
 
     Args:
-      model: whose parameters are updated.
+      model: The model whose parameters are updated.
     """
     from benchmarks.cost import chips, sharded, updates
 

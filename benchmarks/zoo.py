@@ -1,12 +1,12 @@
-"""How many leaves of published models each reader of axes gets right.
+"""Counts the leaves of published models that each reader of axes gets right.
 
     uv venv --python 3.11 zoo
     uv pip install --python zoo --no-deps -r benchmarks/reading/requirements.txt -e .
     zoo/bin/python -m benchmarks.zoo [--libraries haiku keras ...]
 
 The truth about a leaf is what its layer's own definition says, by class and attributes
-(`reading/models`). `fan_in` is given the parameters, `traced_fan_in` the forward pass
-too. Nothing is loaded or downloaded: everything is traced with shapes alone.
+(`reading/models`). `fan_in` gets the parameters, and `traced_fan_in` also the forward
+pass. Nothing is loaded or downloaded: everything is traced with shapes only.
 """
 
 import os
@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-# The module that has a library's models, and the distribution whose version is told.
+# The module that has a library's models, and the distribution whose version is shown.
 LIBRARIES = {
     "flax": ("linen_models", "flax"),
     "transformers": ("huggingface", "transformers"),
@@ -38,13 +38,13 @@ Libraries = Annotated[tuple[Library, ...], tyro.conf.arg(metavar="NAME ...")]
 
 
 def main(libraries: Libraries = tuple(LIBRARIES), rounds: int = 7) -> None:
-    """Reads what the options ask for and prints the tables.
+    """Reads the models that the options ask for and prints the tables.
 
     Args:
-      libraries: those that are not installed are left out.
-      rounds: of timing; 0 for none.
+      libraries: The libraries to read; those that are not installed are left out.
+      rounds: Rounds of timing; 0 for none.
     """
-    # The models are JAX's, whatever else is installed, and nothing is worth a GPU.
+    # The models use JAX, whatever else is installed, and nothing needs a GPU.
     os.environ.update(KERAS_BACKEND="jax", USE_TF="0", USE_TORCH="0")
     os.environ.update(JAX_PLATFORMS="cpu")
     import jax

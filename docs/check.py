@@ -3,9 +3,9 @@
     python docs/check.py --pictures build/pictures
 
 builds into `build/docs`, follows every link and anchor within the site, and checks that
-every image is there and has an alternative text. `--pictures` needs Chromium (Debian's
-`chromium`): it photographs each page at 1280 and 390 pixels, light and dark, and tells
-which pages are wider than their window. Links to other sites are not followed.
+every image exists and has alternative text. `--pictures` needs Chromium (Debian's
+`chromium`): it takes pictures of each page at 1280 and 390 pixels, light and dark, and
+reports pages that are wider than their window. Links to other sites are not followed.
 """
 
 import argparse
@@ -44,12 +44,12 @@ document.body.append(frame)
 
 
 def main() -> int:
-    """Returns 0 if the site is whole, else 1."""
+    """Returns 0 if the site has no faults, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--pictures", type=pathlib.Path, help="the folder for them")
     parser.add_argument("--pages", default="", help="take only paths with this in them")
     parser.add_argument(
-        "--no-build", action="store_true", help="take build/docs as it is"
+        "--no-build", action="store_true", help="use the existing build/docs"
     )
     options = parser.parse_args()
     if not options.no_build:
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def build() -> None:
-    """Builds the site anew, so that no page is left of what was renamed."""
+    """Rebuilds the site from scratch, so that no pages with old names are left."""
     shutil.rmtree(SITE, ignore_errors=True)
     command = [
         sys.executable,
@@ -94,12 +94,12 @@ def parsed(path: pathlib.Path) -> bs4.BeautifulSoup:
 
 @functools.cache
 def anchors(path: pathlib.Path) -> frozenset[str]:
-    """Returns what an address of this page may have after its `#`."""
+    """Returns the anchors of this page."""
     return frozenset(tag["id"] for tag in parsed(path).find_all(id=True)) | {""}
 
 
 def faults_of(site: pathlib.Path) -> list[str]:
-    """Returns a line for each link that leads nowhere and image that is not whole."""
+    """Returns a line for each broken link, image or table."""
     faults = []
     for path in pages(site):
         page = path.relative_to(site)
@@ -131,7 +131,7 @@ def addresses(path: pathlib.Path) -> Iterator[str]:
 
 
 def is_there(page: pathlib.Path, address: str, site: pathlib.Path) -> bool:
-    """Tells whether a file of the site, and the anchor in it, are there."""
+    """Tells whether a file of the site, and the anchor in it, exist."""
     parts = urllib.parse.urlsplit(address)
     target = (page.parent / urllib.parse.unquote(parts.path)).resolve()
     if not parts.path:
@@ -166,7 +166,7 @@ def too_wide(site: pathlib.Path, folder: pathlib.Path, wanted: str) -> list[str]
 
 @contextlib.contextmanager
 def served(site: pathlib.Path) -> Iterator[str]:
-    """Serves a folder on loopback, so that a page may look into another."""
+    """Serves a folder on the loopback, so that a page can look into another."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
@@ -184,9 +184,9 @@ def served(site: pathlib.Path) -> Iterator[str]:
 def frame(
     site: pathlib.Path, page: pathlib.Path, width: int, height: int, theme: str
 ) -> None:
-    """Writes a page that shows another as a window of this width would show it.
+    """Writes a page that shows another one as in a window of this width.
 
-    Chromium makes no window narrower than 500 pixels, but a frame may be.
+    Chromium's windows are at least 500 pixels wide, but a frame may be narrower.
     """
     text = FRAME.format(page=page.as_posix(), width=width, height=height, theme=theme)
     (site / "frame.html").write_text(text)
@@ -205,7 +205,7 @@ def size(
 
 
 def shoot(address: str, width: int, height: int, path: pathlib.Path) -> None:
-    """Takes a picture of what is served."""
+    """Takes a picture of the served page."""
     chromium(
         f"--screenshot={path.resolve()}", f"--window-size={max(width, 500)},{height}",
         "--hide-scrollbars=false", "--virtual-time-budget=8000", address,

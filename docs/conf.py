@@ -1,7 +1,7 @@
 """The documentation site: `python -m sphinx -W -c docs . build/docs`.
 
 Its source folder is the whole repository, so that the links and pictures of README.md,
-results/ and the notebook are right in both places.
+results/ and the notebook work in both places.
 """
 
 import importlib.metadata
@@ -46,7 +46,7 @@ nb_render_markdown_format = "gfm"  # it has tables
 copybutton_exclude = ".linenos, .gp, .go"
 copybutton_selector = "div.highlight:not(.highlight-text *) pre"
 default_role = "py:obj"  # `optax.chain` in a docstring is a link where it is known
-# Without a network there are no links to these sites, and the build is as good.
+# Without internet access there are no links to these sites, and the build still works.
 intersphinx_mapping = {
     name: (address, (None, str(pathlib.Path(__file__).with_name("empty.inv"))))
     for name, address in {
@@ -60,7 +60,7 @@ intersphinx_timeout = 10
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
-autodoc_type_aliases = {  # shown as the code has them
+autodoc_type_aliases = {  # shown as in the code
     name: name
     for name in (
         "AxesSpec", "Policy", "PyTree", "jax.Array", "jax.typing.ArrayLike",
@@ -85,9 +85,9 @@ PICTURE = r'<picture>\s*<source [^>]*srcset="(.*?)"[^>]*>\s*<img (.*?)>\s*</pict
 
 
 def let_pictures_follow_the_theme(app, name, source):
-    """Makes of a <picture> two images, of which the theme's button shows one.
+    """Turns a <picture> into two images, of which the theme button shows one.
 
-    A <picture> is for GitHub: it follows the system, and Sphinx copies none of it.
+    A <picture> is for GitHub: it follows the system, and Sphinx ignores its files.
     """
 
     def images(found):
@@ -101,7 +101,7 @@ def let_pictures_follow_the_theme(app, name, source):
     source[0] = re.sub(PICTURE, images, source[0], flags=re.DOTALL)
 
 
-RETURNED = {  # types that a user reads and never makes, of private modules
+RETURNED = {  # types of private modules, which a user reads but never makes
     "Leaf": "optax_gc._axes.Leaf",
     "Report": "optax_gc._report.Report",
     "Sharpness": "optax_gc._sharpness.Sharpness",
@@ -109,7 +109,7 @@ RETURNED = {  # types that a user reads and never makes, of private modules
 
 
 def link_names_of_ours(app, env, node, text):
-    """Finds what a docstring of a private module calls by its name alone."""
+    """Finds what a docstring of a private module mentions only by name."""
     if node.get("refdomain") != "py":
         return None
     name = node["reftarget"]
@@ -119,8 +119,8 @@ def link_names_of_ours(app, env, node, text):
 
 
 def write_types_as_the_code_does(app, what, name, obj, options, signature, returns):
-    """Mends what Sphinx makes of `Alias | None` and `Callable[..., Any]`."""
-    if what == "class":  # nobody is to make one
+    """Repairs Sphinx's output for `Alias | None` and `Callable[..., Any]`."""
+    if what == "class":  # nobody should make one
         return "", None
     if signature is None:  # of a property
         return None

@@ -8,7 +8,7 @@ from optax_gc import centralize, describe, traced_fan_in
 class CentralizedSGD(optimizers.SGD):
     def __init__(self, *args, axes, **kwargs):
         super().__init__(*args, **kwargs)
-        self.axes = axes  # of each trainable variable, None to leave it alone
+        self.axes = axes  # for each trainable variable; None leaves it alone
 
     def apply(self, grads, trainable_variables=None):
         pairs = zip(grads, self.axes, strict=True)

@@ -12,7 +12,7 @@ def centralize(axes=None):
 
     def update_fn(updates, state, params=None):
         del params
-        if axes is None:  # as it is now
+        if axes is None:  # the current behaviour
             over = jax.tree.map(lambda g: tuple(range(1, g.ndim)) or None, updates)
         else:
             over = axes(updates) if callable(axes) else axes
@@ -38,7 +38,7 @@ class Text(nn.Module):
 
 
 def rows(model, x, loss, y):
-    """Prints for each parameter what is taken from its gradient, now and with axes."""
+    """Prints what is removed from each parameter's gradient, now and with axes."""
 
     def mean_loss(params, x):
         return loss(model.apply({"params": params}, x), y).mean()

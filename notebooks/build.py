@@ -1,4 +1,4 @@
-"""Makes the notebook from its source, runs it, and keeps what it shows.
+"""Builds the notebook from its source, runs it, and saves it with its outputs.
 
     python notebooks/build.py
 
@@ -19,7 +19,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def address() -> str | None:
-    """Returns the address of the public repository, or None as long as it has none."""
+    """Returns the address of the public repository, or None if it has none yet."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     return project.get("urls", {}).get("Repository")
 
@@ -40,7 +40,7 @@ def badge(address: str | None) -> str:
 
 
 def install(address: str | None) -> str:
-    """Returns the code that installs the project where the notebook runs."""
+    """Returns code that installs the project where the notebook runs."""
     if address is None:
         return "import train  # from a clone; once there is an address, this clones it"
     folder = address.rstrip("/").rpartition("/")[2]
@@ -52,7 +52,7 @@ def install(address: str | None) -> str:
 
 
 def notebook(address: str | None) -> nbformat.NotebookNode:
-    """Returns the notebook of the source, without outputs."""
+    """Returns the notebook made from its source, without outputs."""
     made = jupytext.read(SOURCE)
     made.metadata = nbformat.from_dict({"kernelspec": KERNEL})
     for i, cell in enumerate(made.cells):

@@ -1,4 +1,4 @@
-"""Which axes of which leaf are its fan-in: the policies, and how they are resolved.
+"""The fan-in axes of each leaf: the policies, and how they are resolved.
 
 Only paths, shapes and dtypes are read, so everything here runs at trace time and works
 on arrays, tracers and ``jax.ShapeDtypeStruct`` alike.
@@ -34,7 +34,7 @@ _NO_FAN_IN = ("bias", "scale", "offset", "embedding", "embeddings", "embed")
 class Choice:
     """The fan-in axes of one leaf, the reason for them, and the doubt that remains.
 
-    `stacked` axes are neither inputs nor outputs: layers, heads or experts in a row.
+    `stacked` axes are neither inputs nor outputs: they stack layers, heads or experts.
     """
 
     axes: Shape | None
@@ -48,17 +48,17 @@ class Leaf:
     """One row of `describe`: what centralizing does to one leaf, and why.
 
     Attributes:
-      path: Keys joined by ``/``, as the patterns of an override are matched to it.
+      path: The leaf's keys joined by ``/``; patterns of an override are matched to it.
       shape: The leaf's shape.
       axes: The axes averaged over, ascending; None if the leaf is left alone.
       fan_in: How many numbers each mean is taken over; None if left alone.
       why: The rule that decided.
       doubt: What else the leaf might be; empty if the rule is sure.
       outputs: The axes of the outputs, ascending; none if left alone.
-      stacked: The other axes: layers, heads or experts in a row, each with a fan-in of
-        its own; none if left alone.
+      stacked: The other axes, which stack layers, heads or experts, each with its own
+        fan-in; none if left alone.
       removed: The share of the energy of its update that centralizing removes, in
-        [0, 1]; None if no updates were given, or it is left alone.
+        [0, 1]; None if no updates were given, or if it is left alone.
     """
 
     path: str
@@ -73,7 +73,7 @@ class Leaf:
 
     @property
     def chance(self) -> float | None:
-        """The share that centralizing removes of noise, 1 / fan-in."""
+        """The share of noise that centralizing removes, 1 / fan-in."""
         return None if self.fan_in is None else 1 / self.fan_in
 
 
@@ -82,29 +82,31 @@ def fan_in(tree: PyTree) -> PyTree:
 
     The rules, in order:
 
-    1. neither floating nor complex, or of rank 0 or 1: left alone;
-    2. named ``b``, or with a word of its name ending in ``bias``, ``scale``,
-       ``offset``, ``embed``, ``embedding`` or ``embeddings``: left alone, whatever the
-       rank; so is a leaf of the shape of its sibling bias, which is a norm's scale;
-    3. a sibling ``bias`` (or ``b``) tells the layout ``(*batch, *inputs, *outputs)``
+    1. A leaf that is neither floating nor complex, or of rank 0 or 1, is left alone.
+    2. A leaf named ``b``, or with a word of its name ending in ``bias``, ``scale``,
+       ``offset``, ``embed``, ``embedding`` or ``embeddings``, is left alone, whatever
+       its rank. So is a leaf with the shape of its sibling bias, which is a norm's
+       scale.
+    3. A sibling ``bias`` (or ``b``) reveals the layout ``(*batch, *inputs, *outputs)``
        through its own shape, ``(*batch, *outputs)``: a kernel ``(16, 4, 4)`` with a
        bias ``(4, 4)`` has fan-in axis 0; ``(3, 8, 8)`` with ``(3, 8)`` is a stack of
-       three layers with fan-in axis 1;
-    4. with no bias, attention in Flax's layout is known by name, in front of any
-       stacked layers: ``query``, ``key``, ``value`` are ``(inputs, heads, features)``
-       and ``out`` is ``(heads, features, outputs)``; so is what is named ``depthwise``,
-       ``(*window, channels, multiplier)``, whose fan-in is the window;
-    5. otherwise all axes but the last;
-    6. a fan-in of 1: left alone, because its centralized gradient is always 0.
+       three layers with fan-in axis 1.
+    4. Without a bias, attention in Flax's layout is recognized by name, after any
+       stacked axes: ``query``, ``key``, ``value`` are ``(inputs, heads, features)``
+       and ``out`` is ``(heads, features, outputs)``. So is a leaf named ``depthwise``,
+       ``(*window, channels, multiplier)``, whose fan-in is the window.
+    5. Otherwise the fan-in is all axes but the last.
+    6. A leaf with a fan-in of 1 is left alone, because its centralized gradient is
+       always 0.
 
     A leaf whose name has the word ``weight`` (Equinox, PyTorch) is read in the layout
-    ``(*batch, outputs, *inputs)`` by rules 3 and 5, and is left alone with no bias
-    inside a module whose name has ``emb`` or ``norm`` in it: that is no matrix.
+    ``(*batch, outputs, *inputs)`` by rules 3 and 5. Without a bias, inside a module
+    whose name contains ``emb`` or ``norm``, it is not a matrix and is left alone.
 
-    This is a guess: a square kernel that is kept as ``(outputs, inputs)`` looks like
-    any other. `traced_fan_in` reads the axes off the model instead. Where shapes and
-    names cannot settle the matter `describe` says so, as it does of a list of leaves
-    without names, such as Keras's. Shapes are the ones seen by the optimizer; inside
+    This is a guess: a square kernel that is stored as ``(outputs, inputs)`` looks like
+    any other. `traced_fan_in` reads the axes from the model instead. If shapes and
+    names leave a doubt, `describe` says so, as it does for a list of leaves without
+    names, such as Keras's. Shapes are those that the optimizer sees; inside
     ``jax.shard_map`` they are those of one shard.
 
     Args:
@@ -130,9 +132,9 @@ def fan_in(tree: PyTree) -> PyTree:
 def all_but_last(tree: PyTree) -> PyTree:
     """Returns all axes but the last for every leaf of rank 2 or more.
 
-    The rule of the paper for kernels ``(kh, kw, in, out)`` and ``(in, out)``. It knows
-    no names: embeddings, attention and a fan-in of 1 (whose gradient becomes 0) are
-    treated alike. Use `fan_in` unless that is what you want.
+    This is the paper's rule for kernels ``(kh, kw, in, out)`` and ``(in, out)``. It
+    ignores names: embeddings, attention and a fan-in of 1 (whose gradient becomes 0)
+    are treated alike. Use `fan_in` unless that is what you want.
 
     Args:
       tree: Parameters, gradients or updates; shapes are enough.
@@ -155,8 +157,8 @@ def all_but_last(tree: PyTree) -> PyTree:
 def all_but_first(tree: PyTree) -> PyTree:
     """Returns all axes but the first for every leaf of rank 2 or more.
 
-    The rule of the paper for weights ``(out, in, kh, kw)`` and ``(out, in)``, the
-    layout of PyTorch and Equinox. It knows no names; see `all_but_last`.
+    This is the paper's rule for weights ``(out, in, kh, kw)`` and ``(out, in)``, the
+    layout of PyTorch and Equinox. It ignores names; see `all_but_last`.
 
     Args:
       tree: Parameters, gradients or updates; shapes are enough.
@@ -174,16 +176,16 @@ def all_but_first(tree: PyTree) -> PyTree:
 
 
 def check(spec: Any) -> None:
-    """Refuses what is no `AxesSpec`, and says what to write instead."""
+    """Raises a `TypeError`, with what to write instead, unless it is an `AxesSpec`."""
     if callable(spec) or isinstance(spec, Mapping):
         return
     rule = (
         "`axes` must be a policy (fan_in, traced_fan_in(...), all_but_last, "
         "all_but_first or your own function) or a mapping of path patterns to axes, "
     )
-    if isinstance(spec, Choice):  # of a step number, for which it was taken
+    if isinstance(spec, Choice):  # from a step number, if it was taken for a schedule
         raise TypeError(
-            f"{rule}got what a policy returns. Under `optax.inject_hyperparams` say "
+            f"{rule}got a policy's result. Under `optax.inject_hyperparams` pass "
             'static_args="axes": it calls every other function as a schedule.'
         )
     hint = ""
@@ -193,7 +195,7 @@ def check(spec: Any) -> None:
 
 
 def resolve(tree: PyTree, spec: AxesSpec) -> PyTree:
-    """Returns a tree of the structure of `tree`, with what `spec` says of each leaf."""
+    """Returns a tree of the structure of `tree`, with `spec`'s choice at each leaf."""
     check(spec)
     policy = _overrides(spec) if isinstance(spec, Mapping) else spec
     answer = _ask(policy, tree)
@@ -208,20 +210,20 @@ def resolve(tree: PyTree, spec: AxesSpec) -> PyTree:
 
 
 def _ask(policy: Policy, tree: PyTree) -> PyTree:
-    """Returns what a policy says of a tree; what it raises says what became of it."""
+    """Returns a policy's result for a tree; an error says if the tree was changed."""
     try:
         return policy(tree)
     except ValueError as error:
         if wrapper := _wrapper(tree):
             raise ValueError(
-                f"{error} This is a tree as under `{wrapper}`: centralize before it, "
+                f"{error} The tree was changed by `{wrapper}`: centralize before it, "
                 f"optax.chain(centralize_gradients(axes), {wrapper}(...))."
             ) from error
         raise
 
 
 def _wrapper(tree: PyTree) -> str:
-    """Returns the transformation of Optax that has made such a tree, if one has."""
+    """Returns the Optax transformation that has made such a tree, if any."""
     keyed = jax.tree_util.tree_leaves_with_path(tree)
     if [path for path, _ in keyed] == [()] and len(_shape(keyed[0][1])) == 1:
         return "optax.flatten"
@@ -232,7 +234,7 @@ def _wrapper(tree: PyTree) -> str:
 
 
 def notes(leaves: Sequence[Leaf], spec: AxesSpec) -> list[str]:
-    """Returns what `spec` asks for in vain: idle patterns, no leaf centralized."""
+    """Returns notes on what has no effect: idle patterns, no leaf centralized."""
     if not leaves:  # `optax.tree.map_params` looks at the state of an empty tree
         return []
     patterns = spec if isinstance(spec, Mapping) else {}
@@ -255,7 +257,7 @@ def notes(leaves: Sequence[Leaf], spec: AxesSpec) -> list[str]:
 
 
 def normalize(axes: Iterable[int] | int, shape: Shape, place: str) -> Shape:
-    """Returns `axes` as ascending non-negative ints; the errors end with `place`."""
+    """Returns `axes` as ascending non-negative ints; errors end with `place`."""
     listed = [*axes] if isinstance(axes, Iterable) else [axes]
     try:
         if any(isinstance(axis, bool) for axis in listed):
@@ -300,7 +302,7 @@ def _overrides(patterns: Mapping[str, Policy | Axes]) -> Policy:
     policies = [*map(_as_policy, patterns.values()), fan_in]
 
     def policy(tree: PyTree) -> PyTree:
-        # Each is asked about the whole tree, where it sees the siblings of a leaf.
+        # Each policy gets the whole tree, where it sees the siblings of a leaf.
         answers = [ask(tree) for ask in policies]
         return tree_map_with_path(choose, tree, *answers)
 
@@ -328,7 +330,7 @@ def _by_rank(tree: PyTree, why: str, axes: Callable[[int], Iterable[int]]) -> Py
 
 
 def _choose(names: Names, shape: Shape, shapes: Mapping[Names, Shape]) -> Choice:
-    """Returns what the rules of `fan_in` say of the leaf called `names`."""
+    """Returns the choice by the rules of `fan_in` for the leaf called `names`."""
     parents, name = names[:-1], names[-1] if names else ""
     if len(shape) < 2:
         return Choice(None, f"rank {len(shape)}")
@@ -362,9 +364,9 @@ def _outputs_first(name: str) -> bool:
 def _readings(shape: Shape, bias: Shape, outputs_first: bool) -> list[Shape]:
     """Returns the fan-in axes that a bias allows, likeliest first.
 
-    The first layout that fits at all decides: the one the name stands for, then
-    Flax's, then the bias's sizes on any axes (transposed convolutions, `nn.scan`
-    along another axis than the first).
+    The first layout that fits at all decides: the one that the name implies, then
+    Flax's, then the bias's sizes on any axes (transposed convolutions, or `nn.scan`
+    along an axis other than the first).
     """
     n, m = len(shape), len(bias)
     if not 0 < m < n:
@@ -419,7 +421,7 @@ def _by_name(
 
 
 def _is_attention(names: Names, shapes: Mapping[Names, Shape]) -> bool:
-    """Tells Flax's attention; `out` is too common a name to stand for it alone."""
+    """Tells whether this is Flax's attention; `out` alone is too common a name."""
     *_, parent, name = ("", "", *names)
     beside_query = (*names[:-2], "query", name) in shapes
     return parent in ("query", "key", "value") or (parent == "out" and beside_query)

@@ -1,4 +1,4 @@
-"""Gradient Centralization: of one array, and as a gradient transformation."""
+"""Gradient Centralization, for one array and as a gradient transformation."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from optax_gc._axes import AxesSpec, Leaf, check, fan_in, normalize, notes, reso
 def centralize(x: jax.typing.ArrayLike, axes: int | Sequence[int]) -> jax.Array:
     """Returns `x` with its mean over `axes` subtracted.
 
-    This is the projection ``x - mean(x)`` onto the vectors that sum to zero, one vector
-    over `axes` for each index of the other axes. The mean of a half-precision array is
-    taken in float32, and the result is rounded once.
+    This is the projection ``x - mean(x)`` onto the vectors that sum to zero, with one
+    vector over `axes` for each index of the other axes. The mean of a half-precision
+    array is computed in float32, and the result is rounded once.
 
     Args:
       x: Floating or complex array of any shape.
-      axes: The fan-in axes, one at least; negative ones count from the end.
+      axes: The fan-in axes, at least one; negative ones count from the end.
 
     Returns:
       An array of the shape and dtype of `x`.
 
     Raises:
-      TypeError: If `x` is neither floating nor complex, or `axes` are no ints.
-      ValueError: If `axes` are out of range, repeated or none.
+      TypeError: If `x` is neither floating nor complex, or `axes` are not ints.
+      ValueError: If `axes` are out of range, repeated or empty.
 
     Example:
       >>> import jax.numpy as jnp
@@ -59,7 +59,7 @@ def centralize(x: jax.typing.ArrayLike, axes: int | Sequence[int]) -> jax.Array:
 
 
 def _parts(x: Any) -> list[Any]:
-    """Returns the leaves of a tree; none of an array, which is one itself."""
+    """Returns the leaves of a tree, or none for an array, which is a leaf itself."""
     leaves = jax.tree.leaves(x)
     return [] if len(leaves) == 1 and leaves[0] is x else leaves
 
@@ -74,24 +74,24 @@ def centralize_gradients(axes: AxesSpec = fan_in) -> optax.GradientTransformatio
 
     Each kernel gradient ``G`` becomes ``G - mean(G)``, with the mean over the fan-in of
     each output unit. Under SGD, with or without momentum, the fan-in means of the
-    weights then stay what they were. Placed before an optimizer it acts on the
-    gradient, as in the paper; placed after its scaling it acts on the update.
+    weights then do not change. Placed before an optimizer, it acts on the gradient, as
+    in the paper; placed after the optimizer's scaling, it acts on the update.
 
-    It is stateless. Which leaf is centralized along which axes depends on names, shapes
-    and dtypes alone; print it with `optax_gc.describe` before you train.
+    It is stateless. Which leaves are centralized, and along which axes, depends only on
+    names, shapes and dtypes; print it with `optax_gc.describe` before you train.
 
     Args:
       axes: What to average over. One of
 
-        - a policy: what `traced_fan_in` returns, which reads the model; `fan_in`, which
-          guesses; `all_but_last`, `all_but_first`; or a callable of your own from a
-          tree to a tree of the same structure with an int, a sequence of ints or None
-          (leave alone) at each leaf;
+        - a policy: the result of `traced_fan_in`, which reads the model; `fan_in`,
+          which guesses; `all_but_last` or `all_but_first`; or your own callable that
+          maps a tree to a tree of the same structure with an int, a sequence of ints or
+          None (leave alone) at each leaf;
         - a mapping of path patterns to axes, None or a policy. Patterns are globs, as
-          in `fnmatch`, matched to the whole path; ``*`` also matches ``/``. The first
-          pattern that matches decides; `fan_in` does if none matches.
+          in `fnmatch`, and must match the whole path; ``*`` also matches ``/``. The
+          first matching pattern decides, and `fan_in` if none matches.
 
-        Under `optax.inject_hyperparams` say ``static_args="axes"``: a policy is a
+        Under `optax.inject_hyperparams` pass ``static_args="axes"``: a policy is a
         callable, and would be taken for a schedule.
 
     Returns:
@@ -100,13 +100,13 @@ def centralize_gradients(axes: AxesSpec = fan_in) -> optax.GradientTransformatio
 
     Raises:
       TypeError: If `axes` is neither a policy nor a mapping; at init and update, if the
-        axes of a leaf are no ints.
+        axes of a leaf are not ints.
       ValueError: At init and update, if the axes of a leaf are out of range, repeated
-        or none, or if a policy returns another structure.
+        or empty, or if a policy returns another structure.
 
     Warns:
-      UserWarning: At init, if no leaf would be centralized, or a pattern decides on
-        none.
+      UserWarning: At init, if no leaf would be centralized, or if a pattern decides
+        about none.
 
     Example:
       >>> import jax.numpy as jnp

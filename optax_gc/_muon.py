@@ -1,4 +1,4 @@
-"""The axes of each leaf in the words of `optax.contrib.muon`."""
+"""The axes of each leaf in the form that `optax.contrib.muon` takes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from optax_gc._axes import AxesSpec, Leaf, PyTree, fan_in, resolve
 
 
 def muon_dimension_numbers(params: PyTree, axes: AxesSpec = fan_in) -> PyTree:
-    """Returns the axes of every leaf as `optax.contrib.muon` takes them.
+    """Returns the axes of every leaf in the form that `optax.contrib.muon` takes.
 
     Muon orthogonalizes matrices, from the inputs of a layer to its outputs. Its
-    reduction axes are the fan-in, its output axes the outputs; layers, heads or experts
-    that are stacked in one leaf are matrices of their own. Use it with
-    `traced_fan_in`, which tells them apart; `fan_in` guesses. What is left alone by GC
-    (embeddings, biases, scales, leaves in doubt) is None, and trained by Muon's Adam.
-    Muon's authors also leave a classifier's last layer to Adam: say so with a mapping,
-    such as ``{"logits/*": None, "*": traced_fan_in(...)}``.
+    reduction axes are the fan-in, and its output axes the outputs. Layers, heads or
+    experts that are stacked in one leaf are separate matrices. Use `traced_fan_in`,
+    which tells them apart; `fan_in` guesses. Leaves that GC leaves alone (embeddings,
+    biases, scales, leaves in doubt) are None, and Muon's Adam trains them. Muon's
+    authors also leave a classifier's last layer to Adam; a mapping does that, such as
+    ``{"logits/*": None, "*": traced_fan_in(...)}``.
 
     Args:
       params: Parameters; shapes and dtypes are enough.

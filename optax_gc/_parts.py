@@ -1,8 +1,9 @@
-"""What an array of a traced program is made of, and where in it are which axes.
+"""What an array of a traced program consists of, and where each leaf's axes are in it.
 
-A `Value` is data (it depends on the inputs), or constant, or made of parameters. Its
-`Part`s say of every dimension which axes of which leaf it is: a dimension is a product
-of `Atom`s, major first. Moving arrays about moves the atoms; the functions below do so.
+A `Value` is data (it depends on the inputs), constant, or made of parameters. Its
+`Part`s say, for every dimension, which axes of which leaf it is: a dimension is a
+product of `Atom`s, major first. Moving an array moves the atoms; the functions below do
+so.
 """
 
 import contextlib
@@ -23,19 +24,19 @@ class UnreadableError(LookupError):
 class Atom(NamedTuple):
     """An axis of a leaf, or a piece of one, within a dimension of an array.
 
-    A constant that is contracted with an axis puts an image of it in its place: every
-    entry there is made of all of the axis.
+    A constant that is contracted with an axis leaves an image of it in its place, in
+    which every entry depends on the whole axis.
 
     Attributes:
       axis: The leaf's axis, or `BROADCAST`, or `SLOT`.
       size: The extent in the array.
-      start: Where in this extent the entries of the leaf begin; None if not known.
-      entries: How many they are; the others are padding, or other leaves.
-      at: Which entry of the leaf's axis is the first; None if not known.
-      step: How far apart in the leaf's axis two neighbours are.
-      image: What made it an image of the axis: "map" (a constant), "rows" (one that
-        stands where inputs do), "either" of these, or "spectrum"; "" if it is none.
-      others: The further axes of which it is an image.
+      start: Where in this extent the entries of the leaf begin; None if unknown.
+      entries: How many entries there are; the others are padding, or other leaves.
+      at: Which entry of the leaf's axis comes first; None if unknown.
+      step: How far apart two neighbours are in the leaf's axis.
+      image: What made it an image of the axis: "map" (a constant), "rows" (a constant
+        in the place of inputs), "either" of these, or "spectrum"; "" if it is none.
+      others: The other axes of which it is an image.
     """
 
     axis: int
@@ -49,12 +50,12 @@ class Atom(NamedTuple):
 
     @property
     def repeats(self) -> bool:
-        """Whether the leaf's entries are the same all along."""
+        """Whether the leaf's entries are the same along the whole extent."""
         return self.axis in (BROADCAST, MASKED)
 
     @property
     def axes(self) -> Shape:
-        """The leaf's axes that are in it."""
+        """The leaf's axes in it."""
         return (self.axis, *self.others) if self.axis >= 0 else ()
 
 
@@ -68,17 +69,17 @@ class Part(NamedTuple):
       leaf: The leaf's number.
       dims: For each dimension of the array, the leaf's axes in it.
       stacked: Axes that were dropped one index at a time: layers, heads, experts.
-      fixed: Axes that were contracted with a constant, and left no image.
+      fixed: Axes that were contracted with a constant and left no image.
       inner: Axes that were contracted with another parameter, one of `partners`.
-      partners: The leaves it was multiplied with so.
-      adapter: Whether the product was added to a kernel, as LoRA's is.
-      statistic: Whether it was reduced, to a norm for example.
+      partners: The leaves with which it was multiplied in this way.
+      adapter: Whether the product was added to a kernel, as in LoRA.
+      statistic: Whether it was reduced, for example to a norm.
       met: How it has met the data, if that is not settled yet: "multiplied", "added"
         or "looked up".
-      unread: The primitive in which it could no longer be followed, if there is one.
-      origin: Which equation it met the data in.
-      kernel: Whether it still is a kernel after that, rather than a scale or a shift
-        of the data: the data it met has no dimension of its own, or lacks one.
+      unread: The primitive in which it could no longer be followed, if any.
+      origin: The equation in which it met the data.
+      kernel: Whether it is still a kernel after that, rather than a scale or a shift of
+        the data: the data that it met has no dimension of its own, or lacks one.
       scaled_by: The uses (a bit each) that made the data it was scaled by.
       scale: Whether it scales the data that another parameter was multiplied with.
     """
@@ -125,9 +126,9 @@ class Product(NamedTuple):
     """A product of a kernel and data, of which an array is a linear function.
 
     Attributes:
-      uses: The uses (a bit each) that it was noted as.
-      part: Where in the array the axes of the kernel are that were not contracted.
-      chosen: Whether the data were weights that sum to 1, as those of experts.
+      uses: The uses (a bit each) as which it was noted.
+      part: Where the axes of the kernel that were not contracted are in the array.
+      chosen: Whether the data were weights that sum to 1, such as those of experts.
     """
 
     uses: int
@@ -136,21 +137,21 @@ class Product(NamedTuple):
 
 
 class Value(NamedTuple):
-    """What is known of one array of the program.
+    """What is known about one array of the program.
 
     Attributes:
       data: Whether it depends on the inputs.
       parts: The parameters in it whose use is not settled yet.
       uses: The settled uses of parameters (a bit each) that it depends on.
       same: Dimensions along which data is known to be constant.
-      one_hot: Whether it is an index compared with all that it could be.
+      one_hot: Whether it is an index compared with all its possible values.
       terms: The uses (a bit each) of pieces of leaves of which it is the plain sum.
-      past: Those of them that were added to it in an earlier turn of a loop.
-      products: The products that it is a linear function of.
-      weights: Whether it weighs things against each other: a softmax or a sigmoid.
-      total_of: Which variable (its key) it is a sum of; 0 if it is no sum.
-      full: Whether it is a constant that is an array, not a number repeated.
-      cell: The mutable array that it refers to.
+      past: The uses among them that were added in an earlier turn of a loop.
+      products: The products of which it is a linear function.
+      weights: Whether it weights things against each other: a softmax or a sigmoid.
+      total_of: The variable (its key) of which it is a sum; 0 if it is not a sum.
+      full: Whether it is a constant array, rather than a repeated number.
+      cell: The mutable array to which it refers.
     """
 
     data: bool = False
@@ -211,14 +212,14 @@ def repeated(size: int) -> Dim:
 
 
 def merged(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Returns each part once, without the statistics of leaves that are there too."""
+    """Returns each part once, without statistics of leaves that are present, too."""
     parts = tuple(dict.fromkeys(parts))
     whole = {part.leaf for part in parts if not part.statistic}
     return tuple(p for p in parts if not p.statistic or p.leaf not in whole)
 
 
 def fused(parts: Iterable[Part], axis: int) -> list[Part]:
-    """Returns parts of an array, those that lie together as in their leaf made one."""
+    """Returns parts of an array, joining those that lie together as in their leaf."""
     found: list[Part] = []
     for part in parts:
         whole = _fused(found[-1], part, axis) if found else None
@@ -264,7 +265,7 @@ def spread(value: Value, old: Shape, new: Shape, where: Sequence[int]) -> Value:
 
 
 def some(dim: Dim, size: int) -> Dim:
-    """Returns a dimension of which `size` entries are left, wherever."""
+    """Returns a dimension of which `size` entries are left, at unknown places."""
     atoms = [atom for atom in dim if not atom.repeats]
     if not atoms:
         return repeated(size)
@@ -336,7 +337,7 @@ def _reversed(atom: Atom) -> Atom:
 def placed(part: Part) -> tuple[Part, Atom]:
     """Returns a part that is put at a place, and what it is there.
 
-    What was one index of an axis is one again.
+    What was one index of an axis becomes one again.
     """
     one = part.stacked[-1] if part.stacked else None
     if one is None or one.entries != 1 or one.at is None or one.image:
@@ -361,7 +362,7 @@ def padded(dim: Dim, size: int, before: int | None, new: int) -> Dim:
 
 
 def image_of(atoms: Iterable[Atom], size: int, kind: str) -> Dim:
-    """Returns a dimension in which each entry is made of all of some axes."""
+    """Returns a dimension in which each entry depends on all of some axes."""
     axes = tuple(dict.fromkeys(axis for atom in atoms for axis in atom.axes))
     if not axes:
         return repeated(size)
@@ -400,9 +401,9 @@ def _split(atom: Atom, size: int) -> tuple[Atom, Atom | None]:
 
 
 def covered(atoms: Iterable[Atom], shape: Shape) -> tuple[Shape, dict[int, int | None]]:
-    """Returns the axes of a leaf that `atoms` cover wholly, and those in part.
+    """Returns the axes of a leaf that `atoms` cover wholly, and those covered in part.
 
-    Of the latter it tells which entries: a bit each, or None where that is not known.
+    The latter come with their entries: a bit each, or None if unknown.
     """
     of_axis: dict[int, list[Atom]] = {}
     for atom in dict.fromkeys(atoms):

@@ -1,4 +1,4 @@
-"""What centralizing does: to which leaf, and to how much of it."""
+"""What centralizing does to each leaf, and how much it removes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _COLUMNS: dict[str, Callable[[Leaf], str]] = {
     "why": lambda leaf: f"{leaf.why} ?" if leaf.doubt else leaf.why,
 }
 _NAMES = ("path", "shape", "fan-in axes", "size", "removed", "chance", "why")
-_REPEATED = 3  # rows that differ in one number of their paths alone, to be one line
-_MEASURED = ("removed", "chance")  # shown where updates were given
+_REPEATED = 3  # rows that differ only in one number of their paths, to share a line
+_MEASURED = ("removed", "chance")  # shown if updates were given
 _NUMBERS = ("size", *_MEASURED)
-_Key = tuple[str, str, Any]  # a path before and after a number, and what is alike
+_Key = tuple[str, str, Any]  # a path before and after a number, and what must be equal
 _NO_KEY: _Key = ("", "", None)
 _RANGE = re.compile(r"[0-9]+\.\.[0-9]+")
 
@@ -36,15 +36,15 @@ _RANGE = re.compile(r"[0-9]+\.\.[0-9]+")
 class Report:
     """A table of what centralizing does to each leaf; print it, or read its `rows`.
 
-    Three or more leaves that differ in one number of their paths alone, as the layers
-    of a stack do, are printed as one line: ``h/0..11/mlp/kernel x 12``.
+    Three or more leaves that differ only in one number of their paths, like the layers
+    of a stack, are printed as one line: ``h/0..11/mlp/kernel x 12``.
 
     Attributes:
-      rows: One for each leaf, a `Leaf`.
-      notes: What else deserves a look: idle patterns, and whether no leaf is
+      rows: One `Leaf` for each leaf.
+      notes: What else deserves attention: patterns without effect, or that no leaf is
         centralized.
-      tree: The same rows in the structure of the parameters, to be mapped over
-        together with them: ``jax.tree.map(lambda leaf: leaf.axes, report.tree)``.
+      tree: The same rows in the structure of the parameters, to map over together with
+        them: ``jax.tree.map(lambda leaf: leaf.axes, report.tree)``.
     """
 
     rows: tuple[Leaf, ...]
@@ -108,9 +108,9 @@ class Report:
 
 
 def grouped(rows: Sequence[Leaf]) -> Iterator[tuple[str, list[Leaf]]]:
-    """Yields the rows, those of repeated layers together, in the order of the first.
+    """Yields the rows, with those of repeated layers together, in the original order.
 
-    Each with its path, in which the numbers of the layers stand as ``0..11``.
+    Each group has a path, in which the numbers of the layers are shown as ``0..11``.
     """
     alike: dict[_Key, dict[int, Leaf]] = {}
     for row in rows:
@@ -135,7 +135,7 @@ def grouped(rows: Sequence[Leaf]) -> Iterator[tuple[str, list[Leaf]]]:
 
 
 def _templates(row: Leaf) -> Iterator[tuple[_Key, int]]:
-    """Yields for each number in a path what rows that differ in it alone share."""
+    """Yields, for each number in a path, what rows that differ only in it share."""
     same = (row.shape, row.axes, row.outputs, row.stacked, row.why, row.doubt)
     for found in re.finditer(r"[0-9]+", row.path):
         yield (row.path[: found.start()], row.path[found.end() :], same), int(found[0])
@@ -146,22 +146,22 @@ def describe(
 ) -> Report:
     """Returns a table of what `centralize_gradients(axes)` does to each leaf.
 
-    Look at it before you train: a ``?`` marks a leaf whose axes are in doubt, and the
+    Look at it before you train: a ``?`` marks a leaf whose axes are in doubt, and a
     line below the table says what else they might be. With the gradients of a batch as
-    `updates` it also tells which leaves will notice: beside the share of each
-    gradient's energy that centralizing removes stands what it would remove of noise,
-    1 / fan-in.
+    `updates`, it also shows which leaves will notice: next to the share of each
+    gradient's energy that centralizing removes is the share that it would remove from
+    noise, 1 / fan-in.
 
     Args:
       params: Parameters; shapes and dtypes are enough, as from `jax.eval_shape`.
       axes: As for `centralize_gradients`.
-      updates: Gradients or updates of the structure of `params`, to be measured.
+      updates: Gradients or updates to measure, with the structure of `params`.
 
     Returns:
       A `Report`, which prints in a terminal and shows in a notebook. Its ``rows`` have
       the attributes ``path``, ``shape``, ``axes``, ``fan_in``, ``why``, ``doubt``,
       ``outputs``, ``stacked``, ``removed`` and ``chance``. Its ``tree`` has the rows in
-      the structure of `params`, for rules of your own that depend on a leaf's axes.
+      the structure of `params`, for your own rules that depend on a leaf's axes.
 
     Raises:
       ValueError: If `updates` has another structure than `params`.
@@ -185,7 +185,7 @@ def describe(
 
 
 def _unused(rows: Sequence[Leaf]) -> list[str]:
-    """Returns a line on the leaves that have no gradient in what was traced, if any."""
+    """Returns a line on the leaves without a gradient in the traced program, if any."""
     counts = Counter(row.why for row in rows)
     ways = [why for why in ("never used", "behind stop_gradient") if counts[why]]
     if not ways:
@@ -200,7 +200,7 @@ def _unused(rows: Sequence[Leaf]) -> list[str]:
 
 
 def _measured(resolved: PyTree, updates: PyTree, axes: AxesSpec) -> PyTree:
-    """Returns the rows with the shares that centralizing removes of `updates`."""
+    """Returns the rows with the shares of `updates` that centralizing removes."""
 
     def measure(row: Leaf | None, update: Any, share: jax.Array | None) -> Leaf | None:
         if row is None or row.axes is None:
@@ -232,16 +232,17 @@ def removed_energy(updates: PyTree, axes: AxesSpec = fan_in) -> PyTree:
     """Returns the share of each leaf's squared norm that centralizing removes.
 
     For a gradient ``G`` with fan-in means ``m`` it is ``||m||^2 / ||G||^2``, with ``m``
-    broadcast over the fan-in: 0 for a leaf that is already centralized, is left alone
-    or is 0; 1 for one that is constant along its fan-in and would never train. Log it
-    with `optax.snapshot` or `optax.monitor` placed before `centralize_gradients`.
+    broadcast over the fan-in. It is 0 for a leaf that is already centralized, is left
+    alone or is 0, and 1 for one that is constant along its fan-in and would never
+    train. To log it, place `optax.snapshot` or `optax.monitor` before
+    `centralize_gradients`.
 
     Args:
       updates: Gradients or updates.
       axes: As for `centralize_gradients`.
 
     Returns:
-      A tree of the structure of `updates` of float32 scalars in [0, 1].
+      A tree of float32 scalars in [0, 1], with the structure of `updates`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -257,7 +258,7 @@ def _removed(leaf: jax.typing.ArrayLike, row: Leaf) -> jax.Array:
         return jnp.zeros((), jnp.float32)
     x = widen(jnp.asarray(leaf))
     largest = jnp.max(jnp.abs(x))
-    # Squares of numbers of at most 1 do not overflow, and their sum is at least 1.
+    # Squares of numbers up to 1 do not overflow, and their sum is at least 1.
     x = x / jnp.where(largest > 0, largest, 1).astype(x.dtype)
     share = _energy(x - centralize(x, row.axes)) / jnp.maximum(_energy(x), 1)
     return jnp.minimum(share, 1).astype(jnp.float32)
@@ -272,7 +273,7 @@ def _percent(share: float | None) -> str:
 
 
 def _range(shares: Sequence[float | None]) -> str:
-    """Returns the one share of all, or the least and the largest."""
+    """Returns the share if all are equal, else the smallest and the largest."""
     known = sorted(share for share in shares if share is not None)
     if not known:
         return "-"

@@ -1,4 +1,4 @@
-"""How far gradient descent can step, with and without Gradient Centralization."""
+"""How long the steps of gradient descent can be, with and without GC."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import numpy as np
 from optax_gc._axes import AxesSpec, PyTree, Shape, check, fan_in, notes, resolve
 from optax_gc._centralize import centralize, widen
 
-_TOLERANCE = 0.02  # of an eigenvalue, by the norm of its residual
-_IN_A_ROW = 3  # products after which the residual must be that small
-_MOST = 100  # products for one eigenvalue
-_ROUNDING = 1e-6  # of the largest eigenvalue: what cannot be told from 0
+_TOLERANCE = 0.02  # relative to an eigenvalue, for the norm of its residual
+_IN_A_ROW = 3  # products in a row after which the residual must be that small
+_MOST = 100  # the most products for one eigenvalue
+_ROUNDING = 1e-6  # relative to the largest eigenvalue: what cannot be told from 0
 
-# Leaves by their number among those of `(params, args)`.
+# Leaves, by their number in `(params, args)`.
 _Leaves: TypeAlias = Mapping[int, Any]
 _Product: TypeAlias = Callable[[Callable[[Any], Any], Any, Any], tuple[Any, Any]]
 _Step: TypeAlias = Any  # a jitted `_step`
@@ -33,10 +33,10 @@ class Sharpness:
 
     Attributes:
       plain: The largest eigenvalue of the Hessian H of the loss.
-      centralized: The largest one of PHP on what centralizing leaves, the range of P;
-        never larger than `plain`.
+      centralized: The largest eigenvalue of PHP on the range of P, the projection that
+        centralizes; never larger than `plain`.
       products: How many Hessian-vector products each took, in this order.
-      error: The bound on the relative error of the two. It is 0.02 at most, unless one
+      error: The bound on the relative error of the two. It is at most 0.02, unless one
         of them took 100 products.
     """
 
@@ -49,8 +49,8 @@ class Sharpness:
     def ratio(self) -> float:
         """`plain` over `centralized`, how many times as long a step may be with GC.
 
-        At least 1; infinite if only the removed means curve upwards, and 1 if nothing
-        does, because then there is no limit that GC could lift.
+        It is at least 1. It is infinite if only the removed means curve upwards, and 1
+        if nothing does, because then there is no limit that GC could lift.
         """
         if self.plain <= 0:
             return 1.0
@@ -82,9 +82,9 @@ class _Eigenvalue(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Problem:
-    """All that a trace depends on; `fixed` leaves stand beside their types.
+    """Everything that a trace depends on; `fixed` leaves come with their types.
 
-    A type is there because 1, 1.0 and True are equal and are not traced alike.
+    The types are there because 1, 1.0 and True are equal but are not traced alike.
     """
 
     loss: Callable[..., Any]
@@ -119,19 +119,19 @@ def sharpness(
 
     The answer holds for one point and one batch. Do not use it
 
-    - for Adam and other optimizers that rescale each weight: it says nothing of their
-      steps;
-    - at initialization alone, where negative curvature can hide what limits training
+    - for Adam and other optimizers that rescale each weight, because it says nothing
+      about their steps;
+    - only at initialization, where negative curvature can hide what limits training
       soon after: look again after a few percent of the steps;
     - with a loss that draws random numbers: give dropout a fixed key;
-    - where the loss is 0 up to rounding, as of a batch learned by heart: its curvature
-      is rounding too, and in half precision sooner.
+    - if the loss is 0 up to rounding, as for a memorized batch: its curvature is
+      rounding too, and sooner so in half precision.
 
-    The eigenvalues are found by Lanczos's method, each to 2 %. On the small networks we
-    measured it took 5 to 22 products of the Hessian with a vector, and each product as
-    much time as two to four gradients. All of it runs where `params` are, and sharded
-    as they are; the host draws the start, a leaf at a time. The memory is that of a
-    gradient and six arrays of the size of `params`.
+    The eigenvalues are found by Lanczos's method, each to 2 %. On the small networks
+    that we measured, it took 5 to 22 products of the Hessian with a vector, each of
+    which took as long as two to four gradients. Everything runs where `params` are, and
+    is sharded like them; the host draws the start vector, one leaf at a time. The
+    memory is that of a gradient and six arrays of the size of `params`.
 
     Like `jax.jit`, it traces `loss` once for each function and set of shapes. So pass
     the same function again rather than a new lambda, and pass what changes between
@@ -143,8 +143,8 @@ def sharpness(
       params: Its first argument, a tree of arrays. Floating and complex leaves are
         varied; products are accumulated in float32 or better. All other leaves are held
         fixed.
-      *args: Its other arguments, such as a batch. They are held fixed, and what is no
-        array becomes part of the program: flags, None, functions.
+      *args: Its other arguments, such as a batch. They are held fixed, and arguments
+        other than arrays (flags, None, functions) become part of the program.
       axes: As for `centralize_gradients`.
 
     Returns:
@@ -160,7 +160,7 @@ def sharpness(
 
     Warns:
       UserWarning: If no leaf is centralized, which makes the ratio 1, or if a pattern
-        decides on none.
+        decides about none.
 
     Example:
       >>> import jax.numpy as jnp
@@ -253,7 +253,7 @@ def _check_result(problem: _Problem, varied: _Leaves, given: _Leaves) -> None:
         raise TypeError(
             "`loss(params, *args)` must return one real number, got "
             f"{', '.join(said) or result}. Take the mean over the batch, and leave out "
-            "what else it returns."
+            "anything else that it returns."
         )
 
 
@@ -298,11 +298,11 @@ def _largest(
 ) -> _Eigenvalue:
     """Returns the largest eigenvalue by Lanczos's three-term recurrence.
 
-    It keeps two vectors and orthogonalizes no further: what that leads to are copies of
+    It keeps two vectors and orthogonalizes no further. This leads to copies of
     eigenvalues that have converged, which do not harm the largest one (Paige, 1980).
 
     It stops once the residual has been small for three products in a row, because it
-    can be small at the second eigenvalue while the first is still to appear. On seven
+    can be small at the second eigenvalue before the first appears. On seven
     networks (perceptrons, an autoencoder, a decoder, coordinate networks; at the start
     and after 150 steps; H and PHP; five starts each) it took 10.7 products on average
     and 22 at most, and was off by 0.8 % at most. Had it stopped at the first small
@@ -318,8 +318,8 @@ def _largest(
       multiply: A jitted step of the recurrence.
       start: Its first vector, of any length.
       projected: Whether the vectors are centralized.
-      scale: What an eigenvalue is compared to before it is taken for 0, if more than
-        what the recurrence itself meets.
+      scale: What an eigenvalue is compared to before it is taken for 0, if larger than
+        the recurrence's own scale.
     """
     residual, vector = start, jax.tree.map(jnp.zeros_like, start)
     alphas: list[float] = []
@@ -411,10 +411,11 @@ def _step(
 
 
 def _gradient(f: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
-    """Returns the function of a point to the direction of steepest ascent and `f`.
+    """Returns a function of a point to the direction of steepest ascent and `f`.
 
-    It is the conjugate of what JAX calls the gradient: of a complex leaf, the
-    derivatives by its real and its imaginary part, which are varied like others.
+    This direction is the conjugate of what JAX calls the gradient. For a complex leaf
+    it has the derivatives by the real and the imaginary part, which are varied like
+    others.
     """
 
     def gradient(point: Any) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
-"""Which axes of which leaf are its fan-in, read from the traced model.
+"""The fan-in axes of each leaf, read from the traced model.
 
-Here the model is traced, and the uses that the walk over it has found are told apart
-and put into words.
+Here the model is traced, and the uses that the walk over it finds are told apart and
+put into words.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from optax_gc._walk import ARGUMENTS, CLOSURE, MADE, NEEDED, Walk
 def traced_fan_in(
     f: Callable[..., Any], params: PyTree, *args: Any, **kwargs: Any
 ) -> Policy:
-    """Returns a policy with the fan-in axes that are read off the traced model.
+    """Returns a policy with the fan-in axes that are read from the traced model.
 
     `f` is traced, not run, and every leaf of `params` is followed to where it meets the
-    data. What is contracted there, in a matrix product or a convolution, is its fan-in.
-    Layers, heads and experts that are stacked in one leaf each keep their own. A leaf
-    that is looked up, added or multiplied elementwise, stopped or never used is left
-    alone. So is one that the model uses in two ways, such as a tied embedding, until
-    an override settles it: `optax_gc.describe` shows it with a ``?`` and names both.
-    Where the program cannot be read, inside a Pallas kernel for example, `fan_in`
-    guesses, with a ``?`` and the name of the primitive.
+    data. The axes that are contracted there, in a matrix product or a convolution, are
+    its fan-in. Layers, heads and experts that are stacked in one leaf each have their
+    own. A leaf that is looked up, added or multiplied elementwise, stopped or never
+    used is left alone. So is a leaf that the model uses in two ways, such as a tied
+    embedding, until an override settles it: `optax_gc.describe` marks it with a ``?``
+    and names both uses. If the program cannot be read, for example inside a Pallas
+    kernel, `fan_in` guesses, with a ``?`` and the name of the primitive.
 
     The policy finds a leaf by its path, so trees may have gaps, as under
     `optax.masked`; a path that was not in `params` is an error.
@@ -41,7 +41,8 @@ def traced_fan_in(
     Args:
       f: A function of the parameters that JAX can trace: the forward pass, or the loss.
       params: Its first argument; arrays or `jax.ShapeDtypeStruct`.
-      *args: Its other arguments, likewise. What is no array is held fixed: flags, None.
+      *args: Its other arguments, likewise. Others than arrays (flags, None) are held
+        fixed.
       **kwargs: Its keyword arguments, likewise.
 
     Returns:
@@ -105,25 +106,25 @@ def traced_fan_in(
 
 
 def _untraced(name: str, rank: int, leaves: Iterable[str]) -> str:
-    """Returns what to say of a leaf that is not among those that were traced."""
+    """Returns what to say about a leaf that is not among those that were traced."""
     whole, _, last = name.rpartition("/")
-    if not name and rank == 0:  # such as the number of a step
+    if not name and rank == 0:  # such as a step number
         return (
             "the parameters were traced as a tree, got one number. Under "
-            '`optax.inject_hyperparams` say static_args="axes": it calls every other '
+            '`optax.inject_hyperparams` pass static_args="axes": it calls every other '
             "function as a schedule."
         )
     if not name:
         return (
-            "the parameters were traced as a tree, got one array. If they are made one "
-            "vector first, as by `optax.flatten`, their axes are lost: put "
-            "`centralize_gradients` before that, outside of it."
+            "the parameters were traced as a tree, got one array. If they are made "
+            "into one vector first, as by `optax.flatten`, their axes are lost: put "
+            "`centralize_gradients` before and outside of that."
         )
     if last in ("real", "imaginary", "imag") and whole in leaves:
         return (
             f"{whole!r} was traced, got its part {last!r}. Put `centralize_gradients` "
-            "before what splits complex leaves, such as "
-            "`optax.contrib.split_real_and_imaginary`, outside of it."
+            "before and outside of what splits complex leaves, such as "
+            "`optax.contrib.split_real_and_imaginary`."
         )
     return (
         f"the axes of {name!r} were not traced. The leaves must be among "
@@ -173,7 +174,7 @@ def _traced(f: Callable[..., Any], params: PyTree, args: Any, kwargs: Any) -> An
 
 
 def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:
-    """Returns what the program says of each leaf of `params`, in order."""
+    """Returns what the program says about each leaf of `params`, in order."""
     keyed = jax.tree_util.tree_leaves_with_path(params)
     names = [path_name(path) for path, _ in keyed]
     shapes = [_shape_of(leaf) for _, leaf in keyed]
@@ -193,10 +194,10 @@ def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:
 
 
 def _walked(jaxpr: Any, keyed: Sequence[Any]) -> Walk:
-    """Returns the walk over a program that begins with its parameters.
+    """Returns the walk over a program whose first inputs are the parameters.
 
-    The data are the arrays among the arguments. Where parameters meet none of them,
-    they are in the closure, or the program makes them: a grid, or random numbers.
+    The data are the arrays among the arguments. If parameters meet none of them, the
+    data are in the closure, or the program makes them: a grid, or random numbers.
     """
     given = len(jaxpr.jaxpr.invars) > sum(_is_array(leaf) for _, leaf in keyed)
     places = ARGUMENTS if given else CLOSURE
@@ -225,7 +226,7 @@ def _walk_of(jaxpr: Any, keyed: Sequence[Any], places: int) -> Walk:
 
 
 def _is_table(value: Any) -> bool:
-    """Tells a fixed table of places, which leaves none out, from tokens."""
+    """Tells whether integers are a fixed table of all places, rather than tokens."""
     if not jnp.issubdtype(value.dtype, jnp.integer):
         return bool(value.dtype == bool)
     places = np.unique(np.asarray(value))
@@ -235,7 +236,7 @@ def _is_table(value: Any) -> bool:
 def _shared(params: PyTree) -> list[list[int]]:
     """Returns the numbers of the leaves that are one variable under several paths.
 
-    Where a module holds a variable twice, as Flax's NNX can, it is one object.
+    If a module holds a variable twice, as in Flax NNX, it is one object.
     """
     nodes = []
 

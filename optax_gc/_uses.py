@@ -1,4 +1,4 @@
-"""The uses of parameters that a program was found to make, and what they come to."""
+"""The uses of parameters that were found in a program, and what they amount to."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,18 +15,18 @@ class Use(NamedTuple):
       leaf: The leaf's number.
       how: "contracted", "looked up", "added", "multiplied", "opaque", "statistic"...
       axes: The axes that are contracted, wholly.
-      partly: The axes of which only a part is.
+      partly: The axes of which only a part is contracted.
       stacked: The axes along which layers, heads or experts are stacked.
       by: The primitive.
-      pieces: Which entries, a bit each, of the axes that are contracted in part, or of
-        which one index was taken, as far as they are known.
-      other: The axes that are the fan-in if the leaf is no kernel in a product of
-        parameters, but what the kernel is applied to.
+      pieces: The entries, a bit each, of the axes that are contracted in part, or of
+        which one index was taken, as far as known.
+      other: The fan-in axes if, in a product of parameters, the leaf is not the kernel
+        but what the kernel is applied to.
       partners: The leaves in that product; none if there is no doubt.
       origin: The equation in which the leaf met the data.
       turns: The axes of which each turn of a loop takes another index.
       unsure: Whether it is one of two readings of the same equation.
-      derived: Whether it is of a backward pass.
+      derived: Whether it is part of a backward pass.
       dead: Whether no result depends on it with its gradient.
     """
 
@@ -50,7 +50,7 @@ def told(uses: Sequence[Use]) -> list[Use]:
     """Returns the uses that count: those that say more than the others.
 
     A use in the backward pass says nothing that the forward pass does not. If nothing
-    depends on the forward pass's own results, what was computed in vain still tells.
+    depends on the forward pass's own results, unused computations still count.
     """
     live = [use for use in uses if not use.dead]
     strong = [use for use in live if use.how not in WEAK]
@@ -62,7 +62,7 @@ def told(uses: Sequence[Use]) -> list[Use]:
 
 
 def as_one(uses: Sequence[Use], leaves: Sequence[Shape]) -> Sequence[Use]:
-    """Returns the one use that pieces of a leaf come to, if they are all of it."""
+    """Returns the one use to which pieces of a leaf add up, if they are all of it."""
     if len(uses) == 1:
         return uses
     entries: dict[int, int] = {}

@@ -1,8 +1,8 @@
 """A walk over the program that JAX traced, which collects the uses of its parameters.
 
-`_parts` says what is known of each array on the way, and `_rules` what each primitive
-does to it. Only public names of JAX are used, and few parameters of primitives, because
-those change between versions.
+`_parts` says what is known about each array on the way, and `_rules` what each
+primitive does to it. Only public names of JAX are used, and few parameters of
+primitives, because those change between versions.
 """
 
 import contextlib
@@ -79,12 +79,12 @@ class Walk:
     def walk(self, jaxpr: Any, values: Values, live: Sequence[int]) -> list[Value]:
         """Returns the results of a (closed) jaxpr, given its arguments.
 
-        A program that is called again with arguments alike is not read again.
+        A program that is called again with equal arguments is not read again.
 
         Args:
           jaxpr: The program.
-          values: What is known of its arguments.
-          live: For each result whether it is `NEEDED`, `FOR_ITS_VALUE` or not (0).
+          values: What is known about its arguments.
+          live: For each result, whether it is `NEEDED`, `FOR_ITS_VALUE` or not (0).
         """
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
         backward = self._backward
@@ -101,9 +101,9 @@ class Walk:
         return [_after(value, before) for value in results]
 
     def _told_apart(self, values: Values) -> tuple[int, list[Value]]:
-        """Returns the uses that the arguments depend on, and the arguments without.
+        """Returns the uses that the arguments depend on, and the arguments stripped.
 
-        Only those of leaves that are among the arguments still matter within.
+        Inside, only uses of leaves that are among the arguments still matter.
         """
         all_uses = relevant = 0
         for value in values:
@@ -135,13 +135,13 @@ class Walk:
         return results
 
     def _constant(self, var: Any) -> Value:
-        """Returns what is known of an array that the program holds."""
+        """Returns what is known about an array that the program holds."""
         long = is_long(var)
         is_data = long and self.places >= CLOSURE and id(var) not in self.tables
         return Value(data=is_data, full=long)
 
     def _is_derived(self) -> bool:
-        """Tells whether the equation in hand is one that JAX's `grad` has made."""
+        """Tells whether the current equation was made by JAX's `grad`."""
         if self._backward:
             return True
         stack = getattr(getattr(self._eqn, "source_info", None), "name_stack", "")
@@ -161,7 +161,7 @@ class Walk:
 
     @contextlib.contextmanager
     def loop(self, given: Values) -> Iterator[None]:
-        """Reads a loop within, which is given these values before its first turn."""
+        """Reads an inner loop, which gets these values before its first turn."""
         around: dict[int, frozenset[int]] = {}
         before = 0
         for value in given:
@@ -176,7 +176,7 @@ class Walk:
             self._loop = outside
 
     def finish(self, results: Values) -> None:
-        """Settles what reaches the results of the program unsettled."""
+        """Settles parts that reach the results of the program unsettled."""
         self._needed, self._eqn = NEEDED, None
         for value in results:
             for part in value.parts:
@@ -214,7 +214,7 @@ class Walk:
         ]
 
     def _joined(self, numbers: Iterable[int]) -> list[Use]:
-        """Returns uses, those of pieces that were added up as one."""
+        """Returns uses, with those of pieces that were added up as one use."""
         groups = {number: {number} for number in numbers}
         for a, b in self._links:
             if a in groups and b in groups and groups[a] is not groups[b]:
@@ -245,9 +245,9 @@ class Walk:
             yield use._replace(axes=axes, stacked=stacked, unsure=True)
 
     def _over_all(self, number: int) -> Use:
-        """Returns a use, as one along the axes too that were summed over later.
+        """Returns a use that also includes the axes that were summed over later.
 
-        That is the rest of an axis of which a piece was contracted. What was added up
+        Those are the rest of an axis of which a piece was contracted. What was added up
         in a loop was summed over the axis that its turns take.
         """
         use, shape = self.uses[number], self.leaves[self.uses[number].leaf]
@@ -428,7 +428,7 @@ class Walk:
         return bits
 
     def _stacked(self, atoms: Dim) -> tuple[Shape, tuple[tuple[int, int], ...]]:
-        """Returns the axes of `atoms`, and which single indices were taken of them."""
+        """Returns the axes of `atoms`, and the single indices taken of them."""
         singles = [
             (atom.axis, 1 << atom.at)
             for atom in atoms
@@ -493,8 +493,8 @@ class Walk:
     def _opaque(self, eqn: Any, values: Values) -> list[Value]:
         """Returns what became of parameters that are not followed any further.
 
-        Among parameters alone they still are parameters, though it is not known how;
-        with data they are noted.
+        Among parameters only, they are still parameters, in an unknown way; with data,
+        their uses are noted.
         """
         name, parts = eqn.primitive.name, [p for value in values for p in value.parts]
         if not any(value.data for value in values):
@@ -558,7 +558,7 @@ def _turns(atoms: Dim) -> Shape:
 
 
 def _after(value: Value, uses: int) -> Value:
-    """Returns a result, as what depends on `uses` too if it is data."""
+    """Returns a result, which also depends on `uses` if it is data."""
     if not (uses and value.data):
         return value
     return value._replace(uses=value.uses | uses)
@@ -574,9 +574,9 @@ def _writes(eqn: Any) -> bool:
 def _over(part: Part, contracted: Dim, batch: Dim, queries: bool) -> Iterator[Dim]:
     """Yields the axes that a contraction with the data may be over.
 
-    Those of the data, usually. Where the other axes are images alone, of a constant
-    that stands where inputs do, the constant may be the input: a table of positions.
-    It surely is if the data are `queries`, which a kernel has made.
+    Usually those are the axes of the data. If the other axes are only images, of a
+    constant in the place of inputs, the constant may be the input: a table of
+    positions. It certainly is if the data are `queries`, which a kernel has made.
     """
     atoms = [atom for dim in part.dims for atom in dim if atom.axis >= 0]
     free = [atom for atom in atoms if atom not in (*contracted, *batch)]
@@ -596,7 +596,7 @@ def _plain(eqn: Any, values: Values) -> list[Value]:
 
 
 def _program(eqn: Any) -> Any:
-    """Returns the program that an equation only calls, if it is such a one."""
+    """Returns the program that an equation merely calls, if it does nothing else."""
     programs = [value for value in eqn.params.values() if isinstance(value, _JAXPRS)]
     if len(programs) != 1:
         return None

@@ -85,7 +85,7 @@ def test_a_record_of_an_unknown_source_is_refused(folder, commit, monkeypatch, c
     write(folder, "task/x-seed0", {**CONFIG, "commit": commit}, summary_json="{}")
     monkeypatch.setattr("sys.argv", ["archive", "gather", str(folder)])
     assert archive.main() == 1
-    assert f"must be of a committed source, got {commit}" in capsys.readouterr().err
+    assert f"must come from a committed source, got {commit}" in capsys.readouterr().err
     assert not archive.archive_of(folder).exists()
 
 

@@ -62,7 +62,7 @@ def test_patterns_choose_the_kernels(arm, options, kernels):
 def test_a_pattern_that_matches_nothing_is_refused(option):
     config = Config(gc=True, **{option: ("Conv_7/*",)})
     with pytest.raises(
-        UsageError, match=r"must choose kernels, of Conv_0/kernel, .*'Conv_7/\*'"
+        UsageError, match=r"must choose among Conv_0/kernel, .*'Conv_7/\*'"
     ):
         arms.projection(config, fan_in, PARAMS)
 

@@ -141,7 +141,7 @@ def test_quick_mode_prints_every_table(monkeypatch, capsys):
     with jax.numpy_dtype_promotion("standard"):  # Adam's decay ** count promotes
         overhead.main(quick=True, rounds=1)
     printed = capsys.readouterr().out
-    for title in ("Update time", "Bytes a parameter", "Milliseconds a leaf"):
+    for title in ("Update time", "Bytes per parameter", "Milliseconds per leaf"):
         assert title in printed
 
 

@@ -200,7 +200,7 @@ def updated(tx):
         ),
         (
             lambda: updated(optax.inject_hyperparams(centralize_gradients)(fan_in)),
-            r'what a policy returns\. .*say static_args="axes"',
+            r'result\. .*pass static_args="axes"',
         ),
     ],
     ids=["dict", "list", "bool", "int", "bool in a mapping", "inject_hyperparams"],

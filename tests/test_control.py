@@ -127,7 +127,7 @@ def test_the_finding_states_the_control_and_whether_it_came_as_predicted():
         verdict = "as predicted" if one.control.holds(one.difference) else "fails"
         assert f"{verdict} ({one.control.name}" in finding
     new = control.at_one_rate(ROOT, "update", control.NEW)
-    assert f"the 16 pairs with new seeds alone {stated(new)}" in finding
+    assert f"the 16 pairs with new seeds alone, the change is {stated(new)}" in finding
 
 
 def test_the_docs_state_what_the_control_settles():

@@ -90,7 +90,7 @@ def test_a_cut_record_file(prepared, kept, call):
     path = next(prepared.glob("pictures/1.0.0/*train.array_record*"))
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     done = call(prepared, "--dataset=pictures", "--workdir", prepared / "run")
-    assert_one_line(done, 1, "of pictures cannot be read", "then prepare it anew")
+    assert_one_line(done, 1, "of pictures cannot be read", "then prepare it again")
 
 
 def test_images_of_another_size(tmp_path):

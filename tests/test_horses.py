@@ -127,7 +127,7 @@ def test_an_existing_workdir_is_not_overwritten(runs, data_dir, capsys):
     before = times_of(workdir)
     assert horses.main([f"--workdir={workdir}", f"--data-dir={data_dir}"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: --workdir {workdir} holds a run. Add --resume ")
+    assert error.startswith(f"error: --workdir {workdir} contains a run. Add --resume ")
     assert error.count("\n") == 1
     assert times_of(workdir) == before
 
@@ -149,16 +149,16 @@ def test_an_existing_workdir_is_not_overwritten(runs, data_dir, capsys):
         (
             ["--init-from=nowhere"],
             "--init-from must be the folder of a finished run, got nowhere, "
-            "which has no params in it.",
+            "which contains no params.",
         ),
         (["--placement=update"], "--placement update needs --gc, got --no-gc."),
         (
             ["--resume"],
-            "--resume needs --workdir, the folder of the run to go on with.",
+            "--resume needs --workdir, the folder of the run to continue.",
         ),
         (
             ["--coordinator=host:1"],
-            "--coordinator, --num-processes and --process-id go together, "
+            "--coordinator, --num-processes and --process-id must be given together, "
             "got host:1, None, None.",
         ),
         (

@@ -303,8 +303,8 @@ def test_another_image_of_the_same_name_is_refused(whole, tmp_path, capsys):
     other = save(255 - smooth(SIDE), tmp_path / "smooth.png")
     assert run(other, whole, "--gc", "--resume") == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: the run was on other pixels: sha256 was ")
-    assert error.endswith(". Name theirs with --image.\n")
+    assert error.startswith("error: the run used other pixels: sha256 was ")
+    assert error.endswith(". Give the run's own with --image.\n")
     assert error.count("\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""The axes of each leaf in the words of `optax.contrib.muon`."""
+"""The axes of each leaf in the form that `optax.contrib.muon` takes."""
 
 import jax
 import jax.numpy as jnp

@@ -114,10 +114,10 @@ RESUME = {  # what is done to a run, and what --resume says of it
         written("diagnostics.jsonl", b"garbage\n"),
         "line 1 of",
     ),
-    "damaged checkpoints": (damaged_checkpoints, "train anew in another folder"),
+    "damaged checkpoints": (damaged_checkpoints, "train again in another"),
     "no checkpoints": (
         lambda place: shutil.rmtree(place.run / "checkpoints"),
-        "no checkpoint of it",
+        "none of its checkpoints",
     ),
 }
 
@@ -139,7 +139,7 @@ def test_damaged_shares_are_told_and_the_run_goes_on(place, run_small):
     (place.run / "removed.npz").write_bytes(b"garbage")
     done = run_small(*options(place.sets, place.run, "--resume"))
     assert (done.returncode, done.stderr) == (0, "")
-    assert "removed.npz is damaged: its shares so far are lost" in done.stdout
+    assert "removed.npz is damaged; its shares so far are lost" in done.stdout
 
 
 def test_epochs_that_the_record_lacks_are_told(place, run_small):
@@ -228,7 +228,7 @@ def test_a_run_that_cannot_begin_says_why(fault, place, run_small):
     done = run_small(*options(place.sets, place.new), option)
     assert_one_line(done, 1, part)
     assert "make room" not in done.stderr
-    assert "Earlier ones" not in done.stderr
+    assert "Earlier checkpoints" not in done.stderr
 
 
 def test_a_folder_has_one_owner_who_is_named(place, run_small):
@@ -275,10 +275,10 @@ def test_without_compilation_nothing_begins(place, run_small):
 
 
 COMPARISONS = [
-    (["--arms"], "--arms must name one of none, gradient, update, placebo"),
-    (["--protocol=published", "--arms", "none"], "--arms is for --protocol paired"),
+    (["--arms"], "--arms must name at least one of none, gradient, update, placebo"),
+    (["--protocol=published", "--arms", "none"], "--arms needs --protocol paired"),
     (["--dataset=horse_or_humans"], "Did you mean"),
-    (["--out=other"], "--out must be a new or empty folder, or that of a comparison"),
+    (["--out=other"], "--out must be a new or empty folder or a comparison's folder"),
 ]
 
 
@@ -380,7 +380,7 @@ def test_a_damaged_program_in_the_cache_is_made_anew(tmp_path, monkeypatch, caps
         for path in tmp_path.glob("*-cache"):
             path.write_bytes(b"damaged")
         use()
-        assert "were damaged, and are made anew" in capsys.readouterr().out
+        assert "were damaged and are compiled again" in capsys.readouterr().out
         assert b"damaged" not in [path.read_bytes() for path in tmp_path.iterdir()]
         use()
         assert capsys.readouterr().out == ""

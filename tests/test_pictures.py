@@ -90,7 +90,7 @@ def test_lines_of_arms_do_too():
         ),
         (
             Fashion(gc=True, gc_not=("Conv_0/*",)),
-            "Fashion: GC on the gradient but for Conv_0/*, sgd at 0.05, seed 0",
+            "Fashion: GC on the gradient except Conv_0/*, sgd at 0.05, seed 0",
         ),
         (Horses(placebo=True), "Horses: placebo on the gradient, rmsprop at 0.0001, "
          "seed 0"),

@@ -179,7 +179,7 @@ def test_a_builder_that_needs_more_of_tensorflow_says_so(tmp_path):
     stage(tmp_path, "colorectal_histology", files)
     needs_tensorflow = (
         r"colorectal_histology could not be prepared \(ModuleNotFoundError: No module "
-        r"named 'tensorflow'\)\. It needs TensorFlow: prepare it once, with "
+        r"named 'tensorflow'\)\. It needs TensorFlow: prepare it once with "
         rf"`tfds build colorectal_histology --data_dir {tmp_path}` where"
     )
     with pytest.raises(data.DataError, match=needs_tensorflow):
@@ -210,7 +210,7 @@ def test_another_package_that_is_missing_is_named(tmp_path):
         def _generate_examples(self):
             raise NotImplementedError
 
-    message = r"No module named 'crepe'.* Install what is missing, then call this again"
+    message = r"No module named 'crepe'.* Install what is missing, then try again"
     with pytest.raises(data.DataError, match=message):
         prepare.prepare(Audio(data_dir=tmp_path))
 
@@ -225,7 +225,7 @@ def test_without_data_and_network_one_line_says_how_to_get_it(tmp_path, load, na
         load(name, tmp_path)
     assert str(told.value) == (
         f"{name} is not prepared in {tmp_path} and its server cannot be reached "
-        "([Errno 111] Connection refused). Connect to the network, or name the folder "
+        "([Errno 111] Connection refused). Connect to the internet, or give the folder "
         "of prepared data with --data-dir."
     )
 

@@ -980,9 +980,11 @@ def test_what_no_policy_can_follow_is_told_with_what_to_do():
     params = {"w": jnp.ones((4, 6), jnp.complex64)}
     axes = traced_fan_in(lambda p, x: jnp.abs(x @ p["w"]), params, X)
     chain = optax.chain(centralize_gradients(axes), optax.sgd(0.1))
-    with pytest.raises(ValueError, match="before what splits complex leaves"):
+    with pytest.raises(
+        ValueError, match="before and outside of what splits complex leaves"
+    ):
         optax.contrib.split_real_and_imaginary(chain).init(params)
-    with pytest.raises(ValueError, match="before that, outside of it"):
+    with pytest.raises(ValueError, match="before and outside of that"):
         optax.flatten(chain).init(params)
 
 

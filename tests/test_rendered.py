@@ -166,7 +166,7 @@ def test_a_process_that_cannot_draw_is_told_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "__init__.py").write_text("raise SystemExit('no memory')")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    message = r"^a process that draws has ended \(no memory\)\. Call this again\.$"
+    message = r"^a drawing process ended early \(no memory\)\. Try again\.$"
     with pytest.raises(data.DataError, match=message):
         list(pool.draw_all("test", range(3)))
 

@@ -103,12 +103,14 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_ends_the_same(
         metrics = workdir / "metrics.jsonl"
         assert stop_when(process, lambda: lines(metrics) >= 1, signum) == status
         error = process.stderr.read()
-    assert error.startswith(f"error: stopped by {signal.Signals(signum).name}. Go on")
+    assert error.startswith(
+        f"error: stopped by {signal.Signals(signum).name}. Continue"
+    )
     assert error.rstrip().endswith("--resume")
     assert error.count("\n") == 1
     assert not (workdir / "summary.json").exists()
     printed = resume(small_data_dir, workdir)
-    assert re.search(r"Going on (after epoch|in epoch \d+, after step) \d", printed)
+    assert re.search(r"Continuing (after epoch|in epoch \d+, after step) \d", printed)
     assert outcome(workdir) == outcome(whole)
 
 
@@ -154,7 +156,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     largest.write_bytes(DAMAGES[damage](largest.read_bytes()))
     printed = resume(small_data_dir, unfinished)
     assert f"warning: the checkpoint {newest} is damaged (its files differ" in printed
-    assert "Going on after epoch 2" in printed
+    assert "Continuing after epoch 2" in printed
     assert outcome(unfinished) == outcome(whole)
 
 
@@ -171,7 +173,7 @@ def test_half_a_line_and_lines_after_the_checkpoint_are_dropped(
 def test_a_finished_run_is_left_as_it_is(small_data_dir, whole, resume):
     before = outcome(whole)
     printed = resume(small_data_dir, whole)
-    assert f"Going on after epoch {EPOCHS}" in printed
+    assert f"Continuing after epoch {EPOCHS}" in printed
     assert "Compiled" not in printed
     assert outcome(whole) == before
 
@@ -182,8 +184,8 @@ def test_another_configuration_is_refused_with_the_difference(
     args = [*options(small_data_dir, whole), "--resume", "--learning-rate=0.01"]
     assert horses.main(args) == 2
     assert capsys.readouterr().err == (
-        f"error: the run in {whole} is another one: learning_rate was 0.0001, now "
-        "0.01. Repeat its options, or name another --workdir.\n"
+        f"error: the run in {whole} has other options: learning_rate was 0.0001, now "
+        "0.01. Repeat them, or use another --workdir.\n"
     )
 
 
@@ -249,7 +251,7 @@ def test_a_workdir_of_nothing_starts_anew(small_data_dir, whole, resume, tmp_pat
 def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
     (tmp_path / "thesis.tex").touch()
     assert horses.main([f"--workdir={tmp_path}", "--resume"]) == 2
-    assert "must be a new or empty folder or that of a run" in capsys.readouterr().err
+    assert "must be a new or empty folder or a run's folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

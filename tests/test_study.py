@@ -312,7 +312,7 @@ def test_the_finding_states_what_else_the_confirming_runs_hold():
     assert f"{confirm.stated(folds)} with the four folds" in finding
     for task, shown in ((sgd, "0.053"), (rmsprop, "0.108")):
         values = differences_of(task, "gradient")("test_loss").values
-        assert f"no less than {shown}" in finding
+        assert f"cannot show less than {shown}" in finding
         assert f"{sweep.resolvable(values.std(ddof=1), 8):.3f}" == shown
 
 
@@ -356,7 +356,7 @@ def test_the_finding_counts_the_records_whose_version_is_another_tree_s():
     wrong = sum(one["versions"]["optax-gc"] == "0.2.0" for one in found)
     text = prose(ROOT / "FINDING.md")
     assert f"The first {len(found)} runs" in text
-    assert f"{wrong} of them name version 0.2.0" in text
+    assert f"{wrong} of them also name version 0.2.0" in text
 
 
 def test_the_finding_states_the_seconds_and_half_the_budget():

@@ -131,7 +131,7 @@ def test_a_run_from_before_the_option_goes_on(run, whole, tmp_path):
     record = json.loads((workdir / "config.json").read_text())
     del record["config"]["tensorboard"]
     (workdir / "config.json").write_text(json.dumps(record))
-    assert "Going on after epoch 2" in run(workdir, "--resume")
+    assert "Continuing after epoch 2" in run(workdir, "--resume")
     assert len([*(workdir / "tensorboard").iterdir()]) == 1  # nothing was trained
 
 

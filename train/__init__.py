@@ -5,7 +5,7 @@ import sys
 from train import faults
 
 if faults.is_command():
-    # From here on, because most of the first seconds go into imports.
+    # Listen this early, because imports take most of the first seconds.
     _listening = faults.Stop().listening()
     _listening.__enter__()
 

@@ -2,8 +2,8 @@
 
     python -m train.compare --seeds 5
 
-Within a seed all arms share the initial parameters, the order of the examples, their
-augmentation and dropout. A finished run is never repeated; call it again to go on.
+With the same seed, all arms share the initial parameters, the order of the examples,
+augmentation and dropout. Repeat the command to continue: it skips finished runs.
 """
 
 import argparse
@@ -65,12 +65,12 @@ def options_of(args: Sequence[str]) -> type[plan.Options]:
 
 
 def compare(options: plan.Options, stop: Stop) -> None:
-    """Runs what is not finished yet and shows the outcome of all."""
+    """Trains the runs that are not finished yet and shows the outcome of all runs."""
     options.check()
     runs = plan.plan(options)
     plan.check_out(options.out)
     for run in runs.values():
-        # A later half starts from a first one that need not be there yet.
+        # A second half starts from a first half that need not exist yet.
         config.Config.check(run)
         workdir.check(run, "--out")
     config.prepare_jax()
@@ -81,7 +81,7 @@ def compare(options: plan.Options, stop: Stop) -> None:
 
 
 def run_all(options: plan.Options, runs: Mapping[str, Config], stop: Stop) -> None:
-    """Runs what is not finished yet, showing how far it is and the time left."""
+    """Trains the runs that are not finished yet, and shows progress and time left."""
     import rich.console
 
     from train.record.overall import Overall
@@ -101,7 +101,7 @@ def run_all(options: plan.Options, runs: Mapping[str, Config], stop: Stop) -> No
 
 
 def epochs_left(run: Config) -> int:
-    """Returns how many epochs a run has still to do."""
+    """Returns how many epochs a run still has to do."""
     done = workdir.read_lines(run.workdir / "metrics.jsonl")
     return run.epochs - len(done)
 

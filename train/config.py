@@ -20,9 +20,9 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def expanded(path: str | pathlib.Path) -> pathlib.Path:
-    """Returns a path that a user has named: with their home for `~`.
+    """Returns a path given by a user, with `~` replaced by their home folder.
 
-    A shell leaves the `~` of `--workdir=~/run` as it is.
+    A shell does not expand the `~` in `--workdir=~/run`.
     """
     return pathlib.Path(os.path.expanduser(path))
 
@@ -33,21 +33,21 @@ def default_data_dir() -> pathlib.Path:
 
 
 class Paths:
-    """A configuration whose paths are expanded, whoever makes it."""
+    """A configuration that expands its paths when it is made."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             path = getattr(self, field.name)
-            kinds = field.type, *typing.get_args(field.type)  # those of a union
+            kinds = field.type, *typing.get_args(field.type)  # of a union, its members
             if pathlib.Path in kinds and path is not None:
                 object.__setattr__(self, field.name, expanded(path))
 
 
 def prepare_jax() -> None:
-    """Sets what JAX is to do on this machine, unless the environment says otherwise.
+    """Configures JAX for this machine, unless the environment says otherwise.
 
-    It keeps what it compiles in the user's cache folder, counts each core of a CPU as
-    a device, and keeps the memory that a step frees for the next one. To be called
+    JAX then keeps compiled programs in the user's cache folder, counts each CPU core
+    as a device, and keeps the memory that a step frees for the next one. Call this
     before JAX is imported.
     """
     cache = expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
@@ -61,10 +61,10 @@ def prepare_jax() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Has the C library keep what is freed, if it is glibc.
+    """Makes the C library keep freed memory, if it is glibc.
 
-    By default it gives large arrays back to the system, which then clears each page of
-    the next step's anew: a fourth of the decoder's time on a CPU.
+    By default it returns large arrays to the system, which then has to clear each page
+    again for the next step. That takes a quarter of the decoder's time on a CPU.
 
     References:
       https://man7.org/linux/man-pages/man3/mallopt.3.html
@@ -78,42 +78,43 @@ def keep_freed_memory() -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataDir(Paths):
-    """Where the data of a task are that TensorFlow Datasets prepares."""
+    """Where TensorFlow Datasets keeps the data of a task."""
 
     data_dir: pathlib.Path = dataclasses.field(default_factory=default_data_dir)
-    """Folder of TensorFlow Datasets, where data are looked for and prepared."""
+    """The TensorFlow Datasets folder, in which data is looked up and prepared."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training(Paths):
-    """How a run trains, whatever its arm and its seed; a task sets the defaults."""
+    """How a run trains, apart from its arm and seed; each task sets the defaults."""
 
     epochs: int
     """Passes over the training data."""
 
     batch_size: int
-    """Examples in a step."""
+    """Examples per step."""
 
     optimizer: Optimizer
     """SGD with momentum 0.9, RMSprop as in Keras, Adam, or AdamW."""
 
     learning_rate: float
-    """Step size of the optimizer, per step."""
+    """Step size of the optimizer."""
 
     precision: Precision = "float32"
     """Precision of activations; parameters, updates and the loss stay in float32."""
 
     feed: Feed = "auto"
-    """Where training data wait: on an accelerator if they fit, else on the host."""
+    """Where to keep the training data; auto: on an accelerator if it fits, else on the
+    host."""
 
     evaluate: bool = True
     """Measure loss and accuracy on the held-out data after every epoch."""
 
     evaluations: int = 0
-    """How many times to measure them in a run as well, at even intervals."""
+    """Also measure them this many times during the run, at even intervals."""
 
     debug: bool = False
-    """Show the traceback of a failure."""
+    """Show a traceback if the command fails."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,43 +127,43 @@ class Config(Training):
     """Centralize the gradient of every weight vector."""
 
     placement: Placement = "gradient"
-    """What --gc centralizes: the gradient, or the update that the optimizer makes."""
+    """What --gc centralizes: the gradient, or the optimizer's update."""
 
     gc_only: tuple[str, ...] = ()
-    """Patterns of the paths of kernels to centralize, such as 'Conv_*'; else all."""
+    """Path patterns of the kernels to centralize, such as 'Conv_*'; by default, all."""
 
     gc_not: tuple[str, ...] = ()
-    """Patterns of the paths of kernels to leave alone."""
+    """Path patterns of the kernels to leave alone."""
 
     placebo: bool = False
-    """Instead of --gc: remove from each gradient one random direction, not its mean."""
+    """Instead of --gc: remove a random direction from each gradient, not its mean."""
 
     seed: int = 0
-    """Seed of the initial parameters, shuffling, augmentation and dropout."""
+    """Seed for the initial parameters, shuffling, augmentation and dropout."""
 
     workdir: pathlib.Path | None = None
-    """New folder for the run's files; by default the next free one below runs/."""
+    """New folder for the run's files; by default, the next free one under runs/."""
 
     resume: bool = False
-    """Go on with the run in --workdir from its newest checkpoint, if it has one."""
+    """Continue the run in --workdir from its newest checkpoint, if it has one."""
 
     tensorboard: bool = False
-    """Write the metrics as event files for TensorBoard too, into the run's folder."""
+    """Also write the metrics as TensorBoard event files, into the run's folder."""
 
     distributed: bool = False
     """This is one of several processes; JAX finds the others (Slurm, TPU, MPI...)."""
 
     coordinator: str | None = None
-    """HOST:PORT of process 0, where JAX does not find it."""
+    """HOST:PORT of process 0, if JAX does not find it."""
 
     num_processes: int | None = None
-    """Number of processes, where JAX does not find it."""
+    """Number of processes, if JAX does not find it."""
 
     process_id: int | None = None
-    """Number of this process, from 0, where JAX does not find it."""
+    """Number of this process, counted from 0, if JAX does not find it."""
 
     patience: int = 60
-    """Seconds to wait for the other processes until they count as lost."""
+    """Seconds to wait for the other processes before they count as lost."""
 
     @property
     def is_one_of_several(self) -> bool:
@@ -170,7 +171,7 @@ class Config(Training):
         return self.distributed or self.coordinator is not None
 
     def check(self) -> None:
-        """Raises a `UsageError` that names the first field out of its range."""
+        """Raises a `UsageError` that names the first field that is out of range."""
         for field in ("epochs", "batch_size"):
             if getattr(self, field) < 1:
                 raise UsageError(
@@ -192,7 +193,7 @@ class Config(Training):
             raise UsageError(f"--seed must lie in [0, 2**32), got {self.seed}.")
         if self.resume and self.workdir is None:
             raise UsageError(
-                "--resume needs --workdir, the folder of the run to go on with."
+                "--resume needs --workdir, the folder of the run to continue."
             )
         if self.tensorboard and importlib.util.find_spec("tensorboardX") is None:
             raise UsageError(
@@ -207,13 +208,13 @@ NOT_RESULTS = frozenset(
         *("data_dir", "image", "debug", "workdir", "resume", "feed", "tensorboard"),
         *("distributed", "coordinator", "num_processes", "process_id", "patience"),
     }
-)  # options that a resumed run may have different
+)  # options that may differ when a run is resumed
 
 
 def check_arm(config: Config) -> None:
-    """Raises a `UsageError` if the options of the arm contradict."""
+    """Raises a `UsageError` if the arm's options contradict each other."""
     if config.gc and config.placebo:
-        raise UsageError("--placebo is instead of --gc, got both.")
+        raise UsageError("--placebo replaces --gc, got both.")
     if config.gc or config.placebo:
         return
     if config.placement == "update":
@@ -225,13 +226,13 @@ def check_arm(config: Config) -> None:
 
 
 def check_processes(config: Config) -> None:
-    """Raises a `UsageError` if the options for several processes contradict."""
+    """Raises a `UsageError` if options for several processes contradict each other."""
     if config.patience < 1:
         raise UsageError(f"--patience must be at least 1, got {config.patience}.")
     named = (config.coordinator, config.num_processes, config.process_id)
     if named.count(None) not in (0, 3):
         raise UsageError(
-            "--coordinator, --num-processes and --process-id go together, "
+            "--coordinator, --num-processes and --process-id must be given together, "
             f"got {', '.join(map(str, named))}."
         )
     if config.coordinator is None:

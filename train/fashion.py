@@ -19,33 +19,33 @@ MODULE = "train.fashion"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training(config.Training, config.DataDir):
-    """How a run trains; the setting is the paper's, the size one for a few cores."""
+    """How a run trains: the paper's setting, at a size that suits a few cores."""
 
     epochs: int = 5
     """Passes over the 50,000 training images, each without its last, smaller batch."""
 
     batch_size: int = 64
-    """Images in a step."""
+    """Images per step."""
 
     optimizer: config.Optimizer = "sgd"
-    """SGD with momentum 0.9 and weight decay 5e-4; AdamW with decay 5e-2; RMSprop or
-    Adam without."""
+    """SGD with momentum 0.9 and weight decay 5e-4, AdamW with decay 5e-2, or RMSprop or
+    Adam without decay."""
 
     learning_rate: float = 0.05
-    """Largest step size: it warms up to it, then falls on a cosine to 0."""
+    """Peak step size, reached after a warmup and followed by a cosine decay to 0."""
 
     augment: bool = True
     """Crop and flip the training images at random."""
 
     test: bool = True
-    """Open the test split, once, after the last epoch."""
+    """Evaluate the test split once, after the last epoch."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Training, config.Config):
     """Trains a residual network on Fashion-MNIST, with or without GC.
 
-    Of the published training images the last 10,000 are held out for validation.
+    The last 10,000 of the published training images are held out for validation.
     """
 
     prefix: ClassVar[str] = "fashion-"
@@ -57,19 +57,19 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def load(options: Config) -> "Task":
-    """Returns the task of a run, with its images in memory."""
+    """Returns a run's task, with its images in memory."""
     return task(options, load_data(options))
 
 
 def load_data(options: Training) -> "Dataset":
-    """Returns the images as they are published."""
+    """Returns the published images."""
     from train import data
 
     return data.load("fashion_mnist", options.data_dir)
 
 
 def task(options: Config, dataset: "Dataset") -> "Task":
-    """Returns the task of a run on images that are in memory."""
+    """Returns a run's task on images that are in memory."""
     from train.tasks.fashion import Fashion
 
     return Fashion(

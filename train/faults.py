@@ -1,4 +1,4 @@
-"""How work fails and how it is stopped: what every room may raise."""
+"""How work fails and how it is stopped: the errors that any part may raise."""
 
 import contextlib
 import os
@@ -11,19 +11,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: terminal c
 
 
 class Failure(Exception):  # noqa: N818, it covers interruptions too
-    """What stops a command; its message is one line for the user."""
+    """An error that stops a command; its message is one line for the user."""
 
     status = 1
 
 
 class UsageError(Failure):
-    """A command line that cannot be obeyed."""
+    """A command line that is wrong."""
 
     status = 2
 
 
 class Interrupted(Failure):
-    """Ctrl-C or a request to end: the exit status is 128 and the signal's number."""
+    """Ctrl-C or a request to end; the exit status is 128 plus the signal's number."""
 
     def __init__(self, signum: int, remedy: str = "Nothing was lost."):
         self.signum, self.status = signum, 128 + signum
@@ -33,20 +33,20 @@ class Interrupted(Failure):
 class Stop:
     """The user's request to stop, by SIGINT, SIGTERM or SIGHUP.
 
-    It ends the process at once, with one line, except inside `deferred`: there the
-    first request is noted, and obeyed where the work inside comes to its own end.
+    It ends the process at once, with one line, except inside `deferred`. There the
+    first request is noted, and obeyed when the work inside has come to its own end.
 
-    No handler raises anything: an exception would surface in whatever the main thread
-    is at, an import or a callback of a compiler, which may swallow it or fail by it. A
-    thread hears of the signal instead, also while the main one is in a library.
+    No handler raises an exception: that would surface wherever the main thread is, such
+    as an import or a compiler's callback, which may swallow it or fail because of it.
+    Instead a thread hears of the signal, even while the main thread is in a library.
 
     Attributes:
       signum: the signal that was noted.
-      remedy: what the user is told beside its name.
+      remedy: what the user is told besides its name.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        """Makes a stop that nobody has asked for; a quiet one is obeyed silently."""
+        """Makes a stop that is not requested yet; a quiet one is obeyed silently."""
         self.signum: int | None = None
         self.remedy = "Nothing was lost."
         self._quiet = quiet
@@ -55,7 +55,7 @@ class Stop:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["Stop"]:
-        """Hears the signals here, instead of their previous handlers."""
+        """Listens to the signals here, in place of their previous handlers."""
         read, write = os.pipe()
         os.set_blocking(write, False)
         threading.Thread(target=self._hear, args=(read,), daemon=True).start()
@@ -69,7 +69,7 @@ class Stop:
             yield self
         finally:
             signal.set_wakeup_fd(wakeup)
-            if not sys.is_finalizing():  # then Python's own would raise
+            if not sys.is_finalizing():  # else Python's own handler would raise
                 for signum, handler in before.items():
                     signal.signal(signum, handler)
             os.close(write)  # which ends the thread
@@ -79,7 +79,7 @@ class Stop:
         """Lets the work inside come to its own end.
 
         Raises:
-          Interrupted: then, if it was to stop.
+          Interrupted: at that end, if a stop was requested.
         """
         self._deferring = True
         try:
@@ -93,7 +93,7 @@ class Stop:
     def _hear(self, read: int) -> None:
         while heard := os.read(read, 1):
             if heard[0] in SIGNALS:
-                # Each by a thread of its own, because the first one may have to wait.
+                # Each in its own thread, because the first one may have to wait.
                 args = (heard[0],)
                 threading.Thread(target=self._obey, args=args, daemon=True).start()
         os.close(read)
@@ -114,14 +114,14 @@ _unfinished: list[Callable[[], None]] = []
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Lets what is written inside be written whole before a signal ends the process."""
+    """Completes what is written inside before a signal may end the process."""
     with _writing:
         yield
 
 
 @contextlib.contextmanager
 def tidied(tidy: Callable[[], None]) -> Iterator[None]:
-    """Calls `tidy` at the end, also where a signal ends the process inside."""
+    """Calls `tidy` at the end, even if a signal ends the process inside."""
     _unfinished.append(tidy)
     try:
         yield
@@ -131,7 +131,7 @@ def tidied(tidy: Callable[[], None]) -> Iterator[None]:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Tells whether a full disk was the reason, which libraries say in many ways."""
+    """Tells whether a full disk was the reason; libraries say so in many ways."""
     full = ("no space left", "resource_exhausted", "quota exceeded")
     while error is not None:
         if any(words in str(error).lower() for words in full):
@@ -141,11 +141,11 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def leave(status: int, text: str = "") -> None:
-    """Ends the process at once, wherever its threads are, with a text for the user."""
+    """Ends the process at once, whatever its threads do, with a text for the user."""
     for tidy in reversed(_unfinished):
         with contextlib.suppress(Exception):
             tidy()
-    # Not by `sys.stderr`, which another thread may be holding.
+    # Not through `sys.stderr`, which another thread may have locked.
     with contextlib.suppress(OSError):
         if text and os.isatty(2):
             text = f"\r\x1b[K\x1b[?25h{text}"  # over a progress bar; the cursor again
@@ -154,7 +154,7 @@ def leave(status: int, text: str = "") -> None:
 
 
 def is_ignored(signum: int) -> bool:
-    """Tells whether who started this process has it ignore a signal."""
+    """Tells whether this process was started so as to ignore a signal."""
     return signal.getsignal(signum) is signal.SIG_IGN
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from train.engine.task import Task
 
 MODULE = "train.horses"
-# In pixels: of images whose shorter side is below the first number, five convolutions
-# and pools leave nothing, so that it is enlarged to the second.
+# In pixels. Five convolutions and pools leave nothing of an image whose shorter side is
+# below the first number, so that side is enlarged to the second.
 ENLARGE = (94, 96)
 
 
@@ -28,20 +28,20 @@ class Training(config.Training, config.DataDir):
     """How a run trains; the defaults are those of the published Keras example."""
 
     dataset: str = "auto"
-    """horses_or_humans, the drawings (rendered), whichever of the two can be had
-    (auto), or another TFDS data set with the features image and label."""
+    """horses_or_humans, rendered (the drawings), auto (whichever of the two is
+    available), or another TFDS data set with the features image and label."""
 
     epochs: int = 10
     """Passes over the training images."""
 
     batch_size: int = 128
-    """Images in a step; the last step of an epoch takes what is left."""
+    """Images per step; the last step of an epoch takes what is left."""
 
     optimizer: config.Optimizer = "rmsprop"
-    """RMSprop as in Keras; SGD with momentum 0.9; Adam; AdamW with decay 1e-4."""
+    """RMSprop as in Keras, SGD with momentum 0.9, Adam, or AdamW with decay 1e-4."""
 
     learning_rate: float = 1e-4
-    """Step size of the optimizer, per step."""
+    """Step size of the optimizer."""
 
     augment: bool = True
     """Flip, rotate and zoom the training images at random."""
@@ -55,14 +55,14 @@ class Config(Training, config.Config):
     """
 
     init_from: pathlib.Path | None = None
-    """Folder of an earlier run, to start from its final parameters."""
+    """Folder of an earlier run whose final parameters to start from."""
 
     def check(self) -> None:
         super().check()
         if self.init_from and not (self.init_from / "params").is_dir():
             raise UsageError(
                 "--init-from must be the folder of a finished run, got "
-                f"{self.init_from}, which has no params in it."
+                f"{self.init_from}, which contains no params."
             )
 
 
@@ -72,12 +72,12 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def load(options: Config) -> "Task":
-    """Returns the task of a run, with its images in memory."""
+    """Returns a run's task, with its images in memory."""
     return task(options, load_data(options))
 
 
 def load_data(options: Training) -> "Dataset":
-    """Returns the images, read while what trains on them is imported."""
+    """Returns the images, which are read while the training code is imported."""
     from train import data
 
     builder, reason = data.prepared(options.dataset, options.data_dir)
@@ -90,7 +90,7 @@ def load_data(options: Training) -> "Dataset":
 
 
 def task(options: Config, dataset: "Dataset") -> "Task":
-    """Returns the task of a run on images that are in memory."""
+    """Returns a run's task on images that are in memory."""
     from train.tasks.horses import Horses
 
     return Horses(

@@ -1,9 +1,9 @@
-"""Command line: fits an image by a coordinate network, with or without GC.
+"""Command line: fits an image with a coordinate network, with or without GC.
 
     python -m train.image --gc
 
 takes 25 seconds on two cores. At seed 0 the PSNR on the test pixels is 28.79 dB without
-`--gc` and 28.74 dB with it: one seed, which does not tell which is better.
+`--gc` and 28.74 dB with it. One seed does not tell which is better.
 docs/experiment.md says how the learning rates were chosen.
 """
 
@@ -30,42 +30,43 @@ class Training(config.Training):
     """How a run trains."""
 
     epochs: int = 40
-    """Passes over half of the pixels, each without its last, smaller batch."""
+    """Passes over the training half of the pixels, each without its last, smaller
+    batch."""
 
     batch_size: int = 256
-    """Pixels in a step."""
+    """Pixels per step."""
 
     optimizer: config.Optimizer = "adam"
-    """Adam; SGD with momentum 0.9; RMSprop; AdamW with decay 1e-4."""
+    """Adam, SGD with momentum 0.9, RMSprop, or AdamW with decay 1e-4."""
 
     learning_rate: float | None = None
-    """Largest step size: it warms up to it, then falls on a cosine to 0.
-    By default 8e-3, with SIREN 2.5e-4."""
+    """Peak step size, reached after a warmup and followed by a cosine decay to 0. By
+    default 8e-3, or 2.5e-4 with SIREN."""
 
     evaluate: bool = True
     """Measure loss and PSNR on the validation pixels after every epoch."""
 
     image: pathlib.Path | None = None
-    """A file in any format that Pillow reads, of which the middle square is taken.
-    By default a photograph that Matplotlib ships."""
+    """A file in any format that Pillow reads, cropped to its middle square. By default,
+    a photograph that Matplotlib ships."""
 
     size: int = 256
-    """Side in pixels to which the square is resampled."""
+    """Side of the square in pixels, to which it is resampled."""
 
     network: Literal["relu", "siren"] = "relu"
-    """Relu on Fourier features of a pixel's place, or sines (SIREN)."""
+    """A ReLU network on Fourier features of a pixel's position, or a SIREN (sines)."""
 
     test: bool = True
-    """Open the test split, once, after the last epoch."""
+    """Evaluate the test split once, after the last epoch."""
 
     def __post_init__(self) -> None:
-        """Takes the network's learning rate."""
+        """Sets the network's own learning rate if none is given."""
         super().__post_init__()
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", RATES[self.network])
 
     def check(self) -> None:
-        """Raises a `UsageError` that names the first option out of its range."""
+        """Raises a `UsageError` that names the first option that is out of range."""
         super().check()
         if not SIDES[0] <= self.size <= SIDES[1]:
             raise UsageError(
@@ -77,9 +78,9 @@ class Training(config.Training):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Training, config.Config):
-    """Fits an image by a network from places to colors, with or without GC.
+    """Fits an image with a network from positions to colors, with or without GC.
 
-    Half of its pixels are trained on; a quarter each is for validation and test.
+    Half of the pixels are for training, a quarter each for validation and test.
     """
 
     prefix: ClassVar[str] = "image-"
@@ -91,7 +92,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def load(options: Config) -> "Task":
-    """Returns the task of a run, with its image in memory."""
+    """Returns a run's task, with its image in memory."""
     return task(options, load_data(options))
 
 
@@ -103,7 +104,7 @@ def load_data(options: Training) -> "Picture":
 
 
 def task(options: Config, picture: "Picture") -> "Task":
-    """Returns the task of a run on an image that is in memory."""
+    """Returns a run's task on an image that is in memory."""
     from train.tasks.image import ImageFit
 
     return ImageFit(

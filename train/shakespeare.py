@@ -25,19 +25,19 @@ class Training(config.Training, config.DataDir):
     """Passes over the training text, each without its last, smaller batch."""
 
     batch_size: int = 32
-    """Passages of 64 bytes in a step."""
+    """Passages of 64 bytes per step."""
 
     optimizer: config.Optimizer = "adamw"
-    """AdamW with decay 0.1 of the matrices; SGD with momentum 0.9; RMSprop; Adam."""
+    """AdamW with decay 0.1 on the matrices, SGD with momentum 0.9, RMSprop, or Adam."""
 
     learning_rate: float = 3e-3
-    """Largest step size: it warms up to it, then falls on a cosine to 0."""
+    """Peak step size, reached after a warmup and followed by a cosine decay to 0."""
 
     norm: Literal["layer", "rms"] = "layer"
-    """LayerNorm, or RMSNorm, which subtracts no mean."""
+    """LayerNorm, or RMSNorm, which does not subtract the mean."""
 
     test: bool = True
-    """Open the test split, once, after the last epoch."""
+    """Evaluate the test split once, after the last epoch."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def load(options: Config) -> "Task":
-    """Returns the task of a run, with its text in memory."""
+    """Returns a run's task, with its text in memory."""
     return task(options, load_data(options))
 
 
@@ -65,7 +65,7 @@ def load_data(options: Training) -> "Text":
 
 
 def task(options: Config, text: "Text") -> "Task":
-    """Returns the task of a run on a text that is in memory."""
+    """Returns a run's task on a text that is in memory."""
     from train.tasks.shakespeare import Shakespeare
 
     return Shakespeare(

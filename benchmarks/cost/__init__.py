@@ -1,1 +1,1 @@
-"""What `overhead` and `tpu_aot` are made of: updates, compiled, timed and counted."""
+"""The parts of `overhead` and `tpu_aot`: updates, compiled, timed and counted."""

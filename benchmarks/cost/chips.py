@@ -1,4 +1,4 @@
-"""Chips of TPU v5e that are not there, to compile for: `pip install libtpu` is all."""
+"""TPU v5e chips to compile for without having any: `pip install libtpu` is enough."""
 
 import importlib.util
 import os
@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from jax.sharding import Mesh
 
-# No metadata server is asked, and no file locks a TPU that is not there.
+# Ask no metadata server, and lock no TPU, because there is none.
 ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -18,9 +18,9 @@ GRIDS = ((1, 1), (2, 2), (16, 16))
 
 
 def begin() -> None:
-    """Has JAX compile for chips that are not there; ends the process if it cannot.
+    """Makes JAX compile for chips that are not there; exits if that is impossible.
 
-    To be called before JAX does anything.
+    Call it before JAX does anything.
     """
     if importlib.util.find_spec("libtpu") is None:
         sys.exit(
@@ -30,7 +30,7 @@ def begin() -> None:
 
 
 def tpu_mesh(grid: tuple[int, int]) -> Mesh:
-    """Returns a mesh of TPU v5e chips, rows "x" and columns "y"; none need be there."""
+    """Returns a mesh of TPU v5e chips, rows "x" and columns "y"; none need exist."""
     from jax.experimental import topologies
 
     rows, columns = grid

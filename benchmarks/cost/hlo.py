@@ -1,4 +1,4 @@
-"""What a compiled program moves, read from its text: bytes and collectives."""
+"""Reads from a compiled program's text what it moves: bytes and collectives."""
 
 import math
 import re
@@ -58,7 +58,7 @@ def hbm_bytes(hlo: str) -> int:
 
 
 def _bytes(kind: str, *, hbm_only: bool = False) -> int:
-    """Returns the bytes of the arrays in an HLO type, but flags."""
+    """Returns the bytes of the arrays in an HLO type, without flags."""
     return sum(
         int(bits or 8) // 8 * math.prod(map(int, filter(None, shape.split(","))))
         for _, bits, shape, layout in _ARRAY.findall(kind)
@@ -67,6 +67,6 @@ def _bytes(kind: str, *, hbm_only: bool = False) -> int:
 
 
 def summary(found: dict[str, tuple[int, int]]) -> str:
-    """Returns what `collectives` found in words."""
+    """Returns the result of `collectives` in words."""
     words = (f"{n} {kind} of {size:,} B" for kind, (n, size) in found.items())
     return ", ".join(words) or "none"

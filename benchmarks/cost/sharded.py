@@ -18,8 +18,8 @@ def shard(params: trees.Tree, layout: str, mesh: Mesh) -> trees.Tree:
     """Returns `params` with a sharding over `mesh` at each leaf.
 
     Each centralized kernel is split along its longest output or fan-in axis, over as
-    many chips as divide it; all other leaves, and all if `layout` is "replicated", are
-    whole on each chip.
+    many chips as divide it. All other leaves, and all leaves if `layout` is
+    "replicated", are whole on each chip.
     """
     rows = iter(describe(params).rows)
 
@@ -60,7 +60,7 @@ def compile_for_tpu(arm: str, optimizer: str, params: trees.Tree) -> str:
 def measure(model: str, optimizer: str) -> Table:
     """Returns a table of one model's update, by grid of chips and layout of kernels."""
     columns = (*(f"bytes, {arm}" for arm in updates.ARMS), "collectives of optax_gc")
-    title = f"{model}, {optimizer}: HBM bytes a parameter"
+    title = f"{model}, {optimizer}: HBM bytes per parameter"
     table = blank_table(title, "TPU v5e", "kernels", *columns)
     for grid in chips.GRIDS:
         mesh = chips.tpu_mesh(grid)

@@ -1,4 +1,4 @@
-"""The parameter trees that the benchmarks update: shapes and names as Flax has them."""
+"""The parameter trees that the benchmarks update, with Flax's shapes and names."""
 
 import itertools
 import math
@@ -34,7 +34,7 @@ def resnet50() -> Tree:
 
 
 def gpt2() -> Tree:
-    """Returns the parameters of GPT-2 small, output tied: 124,439,808 numbers."""
+    """Returns the parameters of GPT-2 small with tied output: 124,439,808 numbers."""
     tree = {f"h_{i}": _transformer_block(768, 12) for i in range(12)}
     tree["wte"] = {"embedding": _array(50257, 768)}
     tree["wpe"] = {"embedding": _array(1024, 768)}
@@ -43,12 +43,12 @@ def gpt2() -> Tree:
 
 
 def many_leaves(leaves: int) -> Tree:
-    """Returns `leaves` small leaves: as many kernels as biases, in one layer each."""
+    """Returns `leaves` small leaves, a kernel and a bias for each layer."""
     return {f"Dense_{i}": _layer((8, 8), (8,)) for i in range(leaves // 2)}
 
 
 def count(tree: Tree) -> int:
-    """Returns how many numbers the leaves of `tree` hold together."""
+    """Returns how many numbers the leaves of `tree` contain in total."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 

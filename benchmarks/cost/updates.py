@@ -1,7 +1,7 @@
 """The update of each arm: compiled, timed, and counted in bytes.
 
-The arms are the optimizer alone, behind `optax_gc.centralize_gradients` and behind
-`optax.centralize`. They differ in nothing else: same process, same buffers, same round.
+The arms are the optimizer alone, after `optax_gc.centralize_gradients` and after
+`optax.centralize`. Nothing else differs: same process, same buffers, same round.
 """
 
 import time
@@ -28,12 +28,13 @@ CENTRALIZE = {
     "optax_gc": optax_gc.centralize_gradients(),
     "optax.centralize": optax.centralize(),
 }
-ARMS = ("alone", "optax_gc")  # those compared where time is long
+ARMS = ("alone", "optax_gc")  # the arms compared where measuring takes long
 # XLA's own time for a CPU grows faster than the leaves: minutes for 10,000, and 10 GB.
 COMPILED_UP_TO = 1000
 OPTIMIZERS = {"rmsprop": optax.rmsprop(1e-4), "adam": optax.adam(1e-4)}
 MODELS = {"CNN": trees.cnn, "ResNet-50": trees.resnet50, "GPT-2": trees.gpt2}
-# Bytes a float32 parameter: gradient, moments, weight are read, the last two written.
+# Bytes per float32 parameter: gradient, moments and weight are read, the last two
+# are written.
 FLOOR = {"rmsprop": 20, "adam": 28}
 
 
@@ -45,16 +46,16 @@ def trace_update(
     """Returns the traced update `(params, state, grads) -> (params, state)`.
 
     Args:
-      centralize: What stands before the optimizer; its state must be empty.
+      centralize: The transform before the optimizer; its state must be empty.
       optimizer: An optimizer, with or without state.
-      params: Shapes, dtypes and, if given, shardings; the state and the gradients take
-        theirs from it.
+      params: Shapes, dtypes and, if given, shardings, which the state and the gradients
+        share.
 
     Returns:
       The traced function, which donates its parameters and its state.
     """
     tx = optax.chain(centralize, optimizer)
-    alone = optax.chain(optax.identity(), optimizer)  # its state is that of every arm
+    alone = optax.chain(optax.identity(), optimizer)  # every arm has the same state
     state = jax.eval_shape(alone.init, params)
     state = optax.tree.map_params(alone, lambda _, leaf: leaf, state, params)
 
@@ -84,8 +85,8 @@ def time_updates(
 ) -> Seconds:
     """Returns the seconds of each arm's update in each round.
 
-    The arms take turns, and hand the donated parameters and state to one another, so
-    that all of them work in the same memory. Each round begins with another arm.
+    The arms take turns and hand the donated parameters and state to one another, so all
+    of them work in the same memory. Each round begins with another arm.
     """
     rng = np.random.default_rng(0)
     weights, grads = (
@@ -106,7 +107,7 @@ def time_updates(
 
 
 def quartiles(seconds: Seconds, name: str) -> list[float]:
-    """Returns the quartiles of an arm's time over the optimizer's alone, by rounds."""
+    """Returns the quartiles over rounds of an arm's time over the optimizer's alone."""
     ratios = np.divide(seconds[name], seconds["alone"])
     return np.percentile(ratios, (25, 50, 75)).tolist()
 
@@ -148,7 +149,7 @@ def measure_updates(
     gc_names = [name for name in CENTRALIZE if name != "alone"]
     times = blank_table("Update time", "model", "optimizer", "alone, ms", *gc_names)
     traffic = blank_table(
-        "Bytes a parameter", "model", "optimizer", "floor", *CENTRALIZE
+        "Bytes per parameter", "model", "optimizer", "floor", *CENTRALIZE
     )
     for model, make in models.items():
         params = make()
@@ -164,9 +165,9 @@ def measure_updates(
 
 
 def measure_growth(sizes: Sequence[int]) -> Table:
-    """Returns a table of the time to trace and compile trees of ever more leaves."""
+    """Returns a table of the time to trace and compile trees of many leaves."""
     stages = [f"{stage}, {name}" for stage in ("trace", "compile") for name in ARMS]
-    table = blank_table("Milliseconds a leaf, RMSprop", "leaves", *stages)
+    table = blank_table("Milliseconds per leaf, RMSprop", "leaves", *stages)
     compile_seconds(trace_seconds("alone", trees.many_leaves(2))[1])  # warm up
     for leaves in sizes:
         params = trees.many_leaves(leaves)

@@ -1,1 +1,1 @@
-"""What `accelerator` is made of: the parts that it measures, and their tables."""
+"""The parts of `accelerator`: what it measures, and its tables."""

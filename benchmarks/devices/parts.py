@@ -1,4 +1,4 @@
-"""What `benchmarks.accelerator` measures, each part in a process of its own."""
+"""What `benchmarks.accelerator` measures, each part in its own process."""
 
 import copy
 import dataclasses
@@ -26,24 +26,24 @@ from train.tasks.shakespeare import LENGTH
 
 Record: TypeAlias = dict[str, Any]
 
-FEEDS = ("host", "device")  # the second where devices have memory of their own
-EPOCHS = 5  # that are timed, at the most
-SECONDS = 8.0  # after which no further step is timed
-LOSS_STEPS = 64  # whose mean losses are kept, to be compared between the precisions
-UNITS = {"shakespeare": ("tokens", LENGTH)}  # of an example; else an image
+FEEDS = ("host", "device")  # the second only if devices have their own memory
+EPOCHS = 5  # the most epochs that are timed
+SECONDS = 8.0  # the time after which no further step is timed
+LOSS_STEPS = 64  # steps whose mean losses are compared between the precisions
+UNITS = {"shakespeare": ("tokens", LENGTH)}  # per example; else it is an image
 
 
 def failure(error: BaseException) -> Record:
-    """Returns what is kept of a part that failed: the first line of why."""
+    """Returns the record of a part that failed: the first line of its error."""
     lines = str(error).splitlines() or [""]
     return {"failed": f"{type(error).__name__}: {lines[0][:120]}"}
 
 
 def attempt(function: Callable[..., Record], *arguments: Any) -> Record:
-    """Returns what a function gives, or how it failed."""
+    """Returns a function's result, or how it failed."""
     try:
         return function(*arguments)
-    except Exception as error:  # out of memory, or whatever a backend cannot do
+    except Exception as error:  # out of memory, or unsupported by the backend
         return failure(error)
 
 
@@ -51,7 +51,8 @@ def measure_device(side: int | None) -> Record:
     """Returns the device, the versions, and the peak speed of each precision.
 
     Args:
-      side: of the matrices that are multiplied; by default as suits the device.
+      side: the side of the matrices that are multiplied; by default, one that suits the
+        device.
     """
     device = jax.devices()[0]
     side = side or (1024 if device.platform == "cpu" else 4096)
@@ -73,7 +74,7 @@ def measure_device(side: int | None) -> Record:
 
 
 def memory(name: str) -> int | None:
-    """Returns a device's number of bytes, of the device that has most; None on CPUs."""
+    """Returns the largest of a memory statistic over the devices; None on CPUs."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     return max((found[name] for found in stats if name in found), default=None)
 
@@ -85,10 +86,10 @@ def prepared(name: str, precision: str, *, quick: bool) -> tuple[Run, State]:
 
 
 def flop_an_example(run: Run, start: State) -> float:
-    """Returns the arithmetic of a step over its examples.
+    """Returns a step's arithmetic per example.
 
-    Counted in the program that accelerators compile, before anything is made faster,
-    on one device and without turns, whose passes would count once.
+    It is counted in the program that accelerators compile, before optimization, on one
+    device and without turns, whose passes would count only once.
     """
     whole = copy.copy(run.task)
     whole.per_turn = None
@@ -107,11 +108,11 @@ def time_feed(
     """Returns how long compiling, the first step and an epoch take.
 
     Args:
-      run: what is trained.
+      run: the run.
       start: the first state, on the host.
       where: the feed.
-      unit: how many images or tokens an example is.
-      kept: is given the program.
+      unit: how many images or tokens an example has.
+      kept: receives the program.
     """
     run = dataclasses.replace(run, config=dataclasses.replace(run.config, feed=where))
     state = processes.replicate(start, run.mesh)
@@ -140,7 +141,7 @@ def time_epochs(
 ) -> tuple[list[float], list[float]]:
     """Returns the seconds of some epochs, and the mean loss up to each early step.
 
-    An epoch that is cut short by the limit is scaled to a whole one, of `images`.
+    An epoch that the limit cuts short is scaled to a whole one, of `images`.
     """
     seconds, losses = [], []
     end = time.perf_counter() + SECONDS
@@ -158,12 +159,12 @@ def time_epochs(
 
 
 def measure_task(name: str, precision: str, quick: bool) -> Record:
-    """Returns what is measured of a task: its epochs by feed, and its step's parts."""
+    """Returns a task's measurements: its epochs by feed, and its step's parts."""
     run, start = prepared(name, precision, quick=quick)
     unit, size = UNITS.get(name, ("images", 1))
     flop = attempt(lambda: {"flop": flop_an_example(run, start) / size})
     indices, kept = run.left(Progress())[0], {}
-    # The host's feed comes first: it takes less memory, and the peak is that so far.
+    # The host's feed comes first: it takes less memory, and the peak is cumulative.
     feeds = FEEDS[:1] if jax.default_backend() == "cpu" and not quick else FEEDS
     timed = {w: attempt(time_feed, run, start, w, size, kept) for w in feeds}
     first = timed["host"].get("first_step_seconds")
@@ -182,7 +183,7 @@ def measure_task(name: str, precision: str, quick: bool) -> Record:
 
 
 def measure_update(model: str, rounds: int) -> Record:
-    """Returns the time of the update with each centralization over that without."""
+    """Returns the ratio of the update's time with each centralization to without."""
     params, record = updates.MODELS[model](), {}
     for label, optimizer in updates.OPTIMIZERS.items():
         compiled = updates.compile_updates(optimizer, params)

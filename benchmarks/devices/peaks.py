@@ -1,4 +1,4 @@
-"""How fast devices multiply at their best: as published, or as measured here."""
+"""The peak speed at which devices multiply, as published or as measured here."""
 
 import statistics
 import time
@@ -17,9 +17,9 @@ Peaks: TypeAlias = dict[str, float]
 TERA = 1e12
 ROUNDS, MULTIPLICATIONS = 5, 10
 
-# The sources: dense, without sparsity, by the name that JAX has for the device. For
-# float32 it is the speed of what JAX's default precision multiplies in: TF32 on NVIDIA
-# from Ampere on, bfloat16 on TPUs.
+# Sources for dense products, without sparsity, by JAX's name of the device. For float32
+# it is the speed of the format in which JAX's default precision multiplies: TF32 on
+# NVIDIA from Ampere on, bfloat16 on TPUs.
 #   https://resources.nvidia.com/en-us-tensor-core/nvidia-tensor-core-gpu-datasheet
 #   https://www.nvidia.com/en-us/data-center/h200/ (as the H100 SXM)
 #   https://www.nvidia.com/en-us/data-center/a100/
@@ -49,13 +49,13 @@ TERAFLOP_PER_SECOND: dict[str, Peaks] = {
 
 
 def published(kind: str, precision: str) -> float | None:
-    """Returns the published operations a second of one device, None if not known."""
+    """Returns the published operations per second of one device, None if unknown."""
     peak = TERAFLOP_PER_SECOND.get(kind, {}).get(precision)
     return peak and peak * TERA
 
 
 def measured(precision: str, side: int) -> float:
-    """Returns the operations a second of square matrix products, on all devices."""
+    """Returns the operations per second of square matrix products, on all devices."""
     mesh = all_devices()
     shape = (mesh.size, side, side)
     a = jax.device_put(jnp.ones(shape, precision), NamedSharding(mesh, P("batch")))
@@ -76,7 +76,7 @@ def measured(precision: str, side: int) -> float:
 
 
 def peak(precision: str, side: int) -> dict[str, Any]:
-    """Returns the speed that a share of the peak is taken of, and where it is from."""
+    """Returns the speed that counts as the peak, and its source."""
     device = jax.devices()[0]
     found, known = measured(precision, side), published(device.device_kind, precision)
     source = f"matrix product of side {side}" if known is None else "published"

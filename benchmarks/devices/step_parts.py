@@ -1,4 +1,4 @@
-"""How the time of a train step splits: each part is timed as a function of its own."""
+"""How the time of a train step splits: each part is timed as a separate function."""
 
 import copy
 import functools
@@ -24,19 +24,19 @@ from train.engine.task import Examples, take
 from train.tasks.augment import augment
 from train.tasks.fashion import crop_and_flip, standardized
 
-Call: TypeAlias = Callable[[Any], Any]  # from what the last call gave to the next
+Call: TypeAlias = Callable[[Any], Any]  # from the last call's result to the next one's
 
-ROUND, LIMIT = 0.05, 3.0  # seconds of a round, if calls are short; of all rounds
-ROUNDS = (1, 15)  # the least and the most
+ROUND, LIMIT = 0.05, 3.0  # seconds per round, if calls are short; for all rounds
+ROUNDS = (1, 15)  # the fewest and the most
 
 
 def of_one_horse(key: Array, image: Array) -> Array:
-    """Returns what `Horses` makes of an image before the network."""
+    """Returns an image as `Horses` gives it to the network."""
     return augment(jax.random.split(key)[0], image)
 
 
 def of_one_garment(key: Array, image: Array) -> Array:
-    """Returns what `Fashion` makes of an image before the network."""
+    """Returns an image as `Fashion` gives it to the network."""
     return crop_and_flip(key, standardized(image))
 
 
@@ -44,11 +44,11 @@ AUGMENTATION = {"horses": of_one_horse, "fashion": of_one_garment}
 
 
 def median_seconds(call: Call, carry: Any) -> float:
-    """Returns the median time of a call; short ones follow without a pause between.
+    """Returns the median time of a call; short calls follow each other without a pause.
 
     Args:
-      call: gives what the next call takes, on the devices.
-      carry: what the first call takes.
+      call: a function that returns the next call's argument, on the devices.
+      carry: the first call's argument.
     """
     carry = jax.block_until_ready(call(carry))  # compiles and warms up
     start = time.perf_counter()
@@ -66,12 +66,12 @@ def median_seconds(call: Call, carry: Any) -> float:
 
 
 def example_keys(key: Array, positions: Array) -> Array:
-    """Returns the keys of some examples, as the step makes them."""
+    """Returns the keys of some examples, as in the step."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
 
 
 def augmentation(name: str, run: Run) -> Callable[[Array, Batch], Array]:
-    """Returns the augmentation of a batch on the devices that hold it."""
+    """Returns a function that augments a batch on the devices that hold it."""
 
     def share(key: Array, batch: Batch) -> Array:
         keys = example_keys(key, batch.positions)
@@ -90,7 +90,7 @@ def augmentation(name: str, run: Run) -> Callable[[Array, Batch], Array]:
 
 
 def network(run: Run) -> Callable[..., Any]:
-    """Returns the gradients of a batch, without augmentation, summed over devices."""
+    """Returns a function to a batch's gradients, not augmented, summed over devices."""
     plain = copy.copy(run.task)
     plain.augmented = False
 
@@ -112,7 +112,7 @@ def network(run: Run) -> Callable[..., Any]:
 
 
 def update(run: Run, grads: Any) -> Call:
-    """Returns the update, from parameters and the optimizer's state to the next."""
+    """Returns the update, a function of parameters and optimizer state to the next."""
 
     @functools.partial(jax.jit, donate_argnums=0)
     def call(carry: tuple[Any, Any], grads: Any) -> tuple[Any, Any]:
@@ -124,9 +124,9 @@ def update(run: Run, grads: Any) -> Call:
 
 
 def on_devices(run: Run, indices: np.ndarray) -> tuple[Callable[..., Examples], Any]:
-    """Returns what gathers a batch from examples on the devices, and its arguments.
+    """Returns a function that gathers a batch on the devices, and its arguments.
 
-    The third of these are the positions in the batch.
+    The third argument has the positions in the batch.
     """
     share = P("batch")
     gather = jax.shard_map(take, mesh=run.mesh, in_specs=(P(), share), out_specs=share)
@@ -145,17 +145,17 @@ def split(
     step: Callable[..., Any],
     indices: np.ndarray,
 ) -> Mapping[str, float | None]:
-    """Returns the seconds of each part of the step, of the whole, and of what is left.
+    """Returns the seconds of each part of the step, of the whole, and of the rest.
 
-    What is left is the whole less its parts: positive for what no part holds, negative
-    where the compiler makes one of two.
+    The rest is the whole minus its parts: positive for work that no part covers,
+    negative if the compiler fuses two parts.
 
     Args:
-      name: of the task.
-      run: what is trained.
+      name: the task's name.
+      run: the run.
       start: a state, in the host's memory.
-      step: compiled, as `HostFeed` makes it.
-      indices: of the examples of a whole batch.
+      step: the compiled step, from `HostFeed`.
+      indices: the indices of the examples of a whole batch.
     """
     gather, (held, rows, positions) = on_devices(run, indices)
     state, key, count = processes.replicate(start, run.mesh), run.key, len(indices)

@@ -1,4 +1,4 @@
-"""The record of `benchmarks.accelerator` as tables."""
+"""Makes tables of the record of `benchmarks.accelerator`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ FAILED, NONE = "failed", "-"
 
 
 def tables(record: dict[str, Any]) -> Iterator[RenderableType]:
-    """Yields the device, the tables, and what failed."""
+    """Yields the device, the tables, and the failures."""
     yield device(record["device"])
     yield epochs(record.get("tasks", {}))
     yield losses(record["losses"])
@@ -28,7 +28,7 @@ def tables(record: dict[str, Any]) -> Iterator[RenderableType]:
 
 
 def device(found: dict[str, Any]) -> str:
-    """Returns the lines on the device, the versions and the peaks."""
+    """Returns the lines about the device, the versions and the peaks."""
     if FAILED in found:
         return ""
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
@@ -95,7 +95,7 @@ def steps(tasks: dict[str, Any]) -> Table:
 
 
 def updates(found: dict[str, Any]) -> Table:
-    """Returns the table of the update with centralization over that without."""
+    """Returns the table of the update's time with centralization over that without."""
     columns = ("optimizer", "alone, ms", *ARMS)
     table = blank_table("The update's time over the optimizer's", "model", *columns)
     for model, optimizers in found.items():
@@ -131,5 +131,5 @@ def scaled(value: float | None, factor: float, digits: int) -> str:
 
 
 def percent(value: float | None, digits: int) -> str:
-    """Returns a cell in per cent."""
+    """Returns a cell in percent."""
     return NONE if value is None else f"{100 * value:.{digits}f} %"

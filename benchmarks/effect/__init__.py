@@ -1,1 +1,1 @@
-"""What `removed` is made of: small networks, and the shares that GC removes in them."""
+"""The parts of `removed`: small networks, and the shares that GC removes in them."""

@@ -1,4 +1,4 @@
-"""Small networks and what they train on: the text of a licence, drawn images."""
+"""Small networks and their data: the text of a licence, and drawn images."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from train.data.drawing import scene
 
 ROOT = pathlib.Path(__file__).parents[2]
 HEADS, WIDTH, BLOCKS, LENGTH = 4, 64, 2, 64
-SHRINK = 4  # of 300 pixels to 75
+SHRINK = 4  # from 300 pixels to 75
 
 
 class Decoder(nn.Module):
@@ -56,10 +56,10 @@ class Case:
     """A network and its training.
 
     Attributes:
-      model: Makes logits of inputs.
+      model: Maps inputs to logits.
       batch: Returns the inputs and labels of a step.
-      steps: How long it trains.
-      behind: For the beginning of a kernel's name, what feeds that kernel.
+      steps: The number of training steps.
+      behind: What feeds a kernel, by the beginning of the kernel's name.
     """
 
     model: nn.Module

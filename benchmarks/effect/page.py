@@ -1,4 +1,4 @@
-"""The shares as tables and as a picture, from their record."""
+"""Makes tables and a picture of the shares from their record."""
 
 import pathlib
 from typing import Any
@@ -25,20 +25,20 @@ ORDER = (
 
 
 def percent(share: float) -> str:
-    """Returns a share below 99.5 % in percent, without the sign, as a digit or two."""
+    """Returns a share below 99.5 % in percent, without the sign, in 1 or 2 digits."""
     if share < SMALLEST:
         return "0"
     return f"{100 * share:.{1 if share < 0.001 else 2}g}"
 
 
 def span(shares: list[float]) -> str:
-    """Returns the least and the largest share in percent, as one where they agree."""
+    """Returns the smallest and largest share in percent, or one if they agree."""
     low, high = percent(min(shares)), percent(max(shares))
     return low if low == high else f"{low} to {high}"
 
 
 def by_input(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Returns the kernels' rows by what feeds them, least removed first."""
+    """Returns the kernels' rows by what feeds them, with the least removed first."""
     return {
         what: [row for row in record["kernels"] if row["behind"] == what]
         for what in ORDER
@@ -59,7 +59,7 @@ def markdown(record: dict[str, Any]) -> str:
 
 
 def show(record: dict[str, Any]) -> None:
-    """Prints the shares of every kernel, a table for each network."""
+    """Prints the shares of every kernel, in one table per network."""
     for training in record["trainings"]:
         name, steps, loss = (training[key] for key in ("network", "steps", "loss"))
         title = f"{name}: loss {loss} after {steps} steps"
@@ -75,7 +75,7 @@ def show(record: dict[str, Any]) -> None:
 
 
 def plot(record: dict[str, Any], path: pathlib.Path) -> None:
-    """Draws the shares by what feeds a kernel, for light pages and for dark ones."""
+    """Draws the shares by what feeds a kernel, for light and for dark pages."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -92,7 +92,7 @@ def plot(record: dict[str, Any], path: pathlib.Path) -> None:
 def draw_shares(panel: Any, groups: dict[str, list[dict[str, Any]]], look: str) -> None:
     """Draws a line for each group: its kernels at the start, trained, and by chance.
 
-    Kernels stand at different heights, so that those of one share are all seen.
+    Kernels are drawn at different heights, so that equal shares remain visible.
     """
     ink, orange = theme.INK[look], theme.COLORS[look]["update"]
     for y, kernels in enumerate(groups.values()):
@@ -113,4 +113,4 @@ def draw_shares(panel: Any, groups: dict[str, list[dict[str, Any]]], look: str) 
     panel.set_xlabel("share of the gradient's squared norm that GC removes, %")
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.tick_params(left=False)
-    panel.patch.set_visible(False)  # the ground is the figure's
+    panel.patch.set_visible(False)  # the background is the figure's

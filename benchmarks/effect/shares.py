@@ -1,4 +1,4 @@
-"""The share of a gradient that centralizing removes, kernel by kernel, in training."""
+"""The share that centralizing removes from each kernel's gradient in training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,11 @@ from benchmarks.effect.networks import Case
 from optax_gc import describe, removed_energy
 
 OPTIMIZER = optax.adam(1e-3)
-BATCHES = 10  # that a share is the mean of
+BATCHES = 10  # a share is the mean over this many
 
 
 def compiled(model: nn.Module) -> tuple[Callable, Callable]:
-    """Returns a step of training, and the shares of a batch's gradient by leaf."""
+    """Returns a training step, and a function to the shares of a batch's gradient."""
 
     def loss(params, inputs, labels):
         logits, _ = model.apply({"params": params}, inputs, mutable=["batch_stats"])
@@ -35,7 +35,7 @@ def compiled(model: nn.Module) -> tuple[Callable, Callable]:
 
 
 def measure(name: str, case: Case) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Trains a network; returns its training's summary and a row for each kernel."""
+    """Trains a network; returns a summary of training and a row for each kernel."""
 
     def mean_shares(params):
         fresh = range(case.steps, case.steps + BATCHES)
@@ -59,7 +59,7 @@ def measure(name: str, case: Case) -> tuple[dict[str, Any], list[dict[str, Any]]
 def rows(
     name: str, case: Case, params: Any, start: np.ndarray, end: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Returns a row for each leaf that is centralized; the shares are by leaf."""
+    """Returns a row for each centralized leaf, given the shares by leaf."""
     return [
         {
             "network": name,

@@ -1,1 +1,1 @@
-"""What `epoch`, `layers` and `scaling` are made of: an epoch, its parts, its peers."""
+"""The parts of `epoch`, `layers` and `scaling`: an epoch, its parts, its peers."""

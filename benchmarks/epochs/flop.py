@@ -4,9 +4,10 @@ from train.tasks.cnn import CONV_FEATURES, DENSE_FEATURES
 
 
 def layer_flop(side):
-    """Returns the multiplications and additions that an image costs each layer.
+    """Returns each layer's multiplications and additions per image.
 
-    For its value, its kernel's gradient and, but for the first layer, its input's.
+    They are for its value, its kernel's gradient and, except in the first layer, its
+    input's gradient.
     """
     flop, channels = {}, 3
     for i, features in enumerate(CONV_FEATURES):

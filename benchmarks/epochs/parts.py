@@ -1,4 +1,4 @@
-"""The parts of a train step of the experiment's network, as functions of their own."""
+"""The parts of a train step of the experiment's network, as separate functions."""
 
 import os
 import statistics
@@ -13,7 +13,7 @@ IMAGES, SIDE, ROUNDS = 8, 300, 15
 
 
 def use_one_core():
-    """To be called before JAX does anything."""
+    """Restricts JAX to one core; call it before JAX does anything."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     jax.config.update("jax_num_cpu_devices", 1)
 
@@ -35,20 +35,20 @@ def gradients(layer):
 
 
 def gradients_of_weights(layer):
-    """Returns a function that gives the gradients of the layer's weights alone."""
+    """Returns a function that gives only the gradients of the layer's weights."""
     return lambda *arguments: gradients(layer)(*arguments)[1]
 
 
 def dropped_out(x, kernel, bias, key):
-    """Returns what a convolution with dropout makes of one image."""
+    """Returns the output of a convolution with dropout for one image."""
     shape = x.shape[0] - 2, x.shape[1] - 2, bias.size
     return layers.conv_relu_pool(x, kernel, bias, layers.keep_half(key, shape))
 
 
 def parts():
-    """Yields the name, a function and its arguments of each part.
+    """Yields the name, the function and the arguments of each part.
 
-    Of the first layer nobody needs the gradient of the input.
+    The first layer's input needs no gradient.
     """
     keys = jax.random.split(jax.random.key(0), IMAGES)
     pixels = jnp.zeros((IMAGES, SIDE, SIDE, 3), jnp.uint8)

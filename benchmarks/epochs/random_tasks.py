@@ -1,7 +1,7 @@
-"""The three tasks on random data of the real shapes and sizes: no data set is needed.
+"""The three tasks on random data of the real shapes and sizes, without a data set.
 
-There is something to learn, so that losses fall: images are brighter from class to
-class, and each byte of the text is that before it plus 0 to 3.
+There is something to learn, so that losses fall: images get brighter from class to
+class, and each byte of the text is the previous one plus 0 to 3.
 """
 
 from types import ModuleType
@@ -23,7 +23,7 @@ TEXT = 1_003_854  # bytes of tiny Shakespeare's training split
 
 
 def images(count: int, shape: tuple[int, ...], classes: int) -> data.Dataset:
-    """Returns images in uint8 and their labels, the classes in turn."""
+    """Returns uint8 images and their labels, with the classes in turn."""
     rng = np.random.default_rng(0)
     labels = np.arange(count, dtype=np.int32) % classes
     brightness = (200 * labels // classes).astype(np.uint8).reshape(-1, 1, 1, 1)
@@ -42,7 +42,7 @@ def text(size: int) -> data.Text:
 
 
 def examples(name: str, *, quick: bool) -> data.Dataset | data.Text:
-    """Returns a task's data, few and small ones with `quick`."""
+    """Returns a task's data; few and small examples with `quick`."""
     if name == "horses":
         count, side = (20, 94) if quick else (1027, 300)
         return images(count, (side, side, 3), 2)
@@ -55,13 +55,13 @@ def examples(name: str, *, quick: bool) -> data.Dataset | data.Text:
 def make(
     name: str, precision: str = "float32", *, quick: bool = False, **options: Any
 ) -> tuple[Any, Task]:
-    """Returns a task with GC, as its command has it by default, and its configuration.
+    """Returns a task with GC and its command's defaults, and its configuration.
 
     Args:
-      name: of the task.
-      precision: of the activations.
+      name: the task's name.
+      precision: the precision of the activations.
       quick: whether to make it small.
-      options: further ones of the configuration.
+      options: further options of the configuration.
     """
     batch = {"batch_size": 8} if quick else {}
     options = {"gc": True, "evaluate": False, "precision": precision, **batch} | options

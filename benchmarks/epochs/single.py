@@ -1,4 +1,4 @@
-"""One epoch of the experiment's network on random images, in a process of its own.
+"""Trains one epoch of the experiment's network on random images, in its own process.
 
 python -m benchmarks.epochs.single BATCH SIDE IMAGES
 """

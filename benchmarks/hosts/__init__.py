@@ -1,1 +1,1 @@
-"""What `processes` and `step_aot` are made of: a step on many hosts or chips."""
+"""The parts of `processes` and `step_aot`: a step on many hosts or chips."""

@@ -18,7 +18,7 @@ from train.engine.state import State, init_state
 from train.engine.step import train_step
 from train.engine.task import Task
 
-EXAMPLES = 12_000  # of training, as many as Fashion's validation split needs and more
+EXAMPLES = 12_000  # training examples, more than Fashion's validation split needs
 KEY = jax.eval_shape(jax.random.key, 0)
 
 
@@ -43,7 +43,7 @@ def tasks(precision: str) -> dict[str, tuple[Task, Any]]:
     for name, (module, examples) in of.items():
         config = functools.partial(module.Config, precision=precision)
         task = module.task(config(), examples)
-        task.per_turn = None  # the whole share at once, as on no CPU
+        task.per_turn = None  # the whole share at once, unlike on a CPU
         made[name] = task, config
     return made
 
@@ -60,7 +60,7 @@ def step_and_state(task: Task, config: Any, mesh: Mesh) -> tuple[Any, State]:
 
 
 def lowered(task: Task, config: Any, mesh: Mesh) -> dict[str, jax.stages.Lowered]:
-    """Returns the step, and the loop of many, lowered for the chips."""
+    """Returns the step, and the loop of many steps, lowered for the chips."""
     step, state = step_and_state(task, config, mesh)
     everywhere = NamedSharding(mesh, P())
 
@@ -75,19 +75,19 @@ def lowered(task: Task, config: Any, mesh: Mesh) -> dict[str, jax.stages.Lowered
 
 
 def tpu_mesh(grid: tuple[int, int]) -> Mesh:
-    """Returns the chips as the engine's mesh has its devices."""
+    """Returns the chips as a mesh like the engine's."""
     return Mesh(chips.tpu_mesh(grid).devices.ravel(), ("batch",))
 
 
 def peak(compiled: jax.stages.Compiled) -> int:
-    """Returns the bytes that a chip needs at most."""
+    """Returns the most bytes that a chip needs."""
     found = compiled.memory_analysis()
     kept = found.argument_size_in_bytes + found.output_size_in_bytes
     return kept + found.temp_size_in_bytes - found.alias_size_in_bytes
 
 
 def row(task: Task, config: Any, mesh: Mesh) -> list[str]:
-    """Returns what is counted of a program."""
+    """Returns the counts for a program."""
     programs = {k: v.compile() for k, v in lowered(task, config, mesh).items()}
     text, flop = programs["step"].as_text(), programs["step"].cost_analysis()["flops"]
     return [

@@ -1,4 +1,4 @@
-"""What `benchmarks.processes` measures in each process: a step, and an all-reduce."""
+"""What `benchmarks.processes` measures in each process: a step and an all-reduce."""
 
 import pathlib
 import statistics
@@ -20,9 +20,9 @@ DEVICES = pathlib.Path("/proc/net/dev")
 
 
 class Turn(NamedTuple):
-    """What one turn gave: seconds of a step and of its all-reduce alone, and bytes.
+    """The result of one turn: seconds of a step and of its all-reduce alone, and bytes.
 
-    The bytes are those of a step and of an all-reduce, of all processes together.
+    The bytes of a step and of an all-reduce are those of all processes together.
     """
 
     step: float
@@ -32,7 +32,7 @@ class Turn(NamedTuple):
 
 
 def loopback_bytes(devices: str) -> int:
-    """Returns the bytes that the loopback has sent, by the text of /proc/net/dev."""
+    """Returns the bytes that the loopback has sent, from the text of /proc/net/dev."""
     line = next(line for line in devices.splitlines() if line.strip().startswith("lo:"))
     return int(line.partition(":")[2].split()[8])
 
@@ -41,9 +41,9 @@ def measure(config: horses.Config, side: int, steps: int) -> Turn:
     """Returns what this process measures.
 
     Args:
-      config: of the run that all processes share.
+      config: the configuration of the run that all processes share.
       side: height and width of the images, in pixels.
-      steps: to time, and as many all-reduces.
+      steps: the number of steps to time, and of all-reduces.
     """
     processes.join(config)
     dataset = random_tasks.images(config.batch_size, (side, side, 3), 2)
@@ -62,10 +62,10 @@ def measure(config: horses.Config, side: int, steps: int) -> Turn:
 
 
 def all_reduce(like: Any, mesh: Mesh) -> tuple[Callable[[Any], Any], Any]:
-    """Returns what sums a tree over the devices, and a tree of ones to sum.
+    """Returns a function that sums a tree over the devices, and a tree of ones to sum.
 
     Args:
-      like: arrays of the shapes that each device has.
+      like: arrays with the shapes on each device.
       mesh: the devices.
     """
 
@@ -82,12 +82,12 @@ def all_reduce(like: Any, mesh: Mesh) -> tuple[Callable[[Any], Any], Any]:
 def time_calls(
     call: Callable[[Any], Any], carry: Any, calls: int
 ) -> tuple[float, float]:
-    """Returns the median seconds of a call, and the loopback's bytes in one.
+    """Returns the median seconds of a call, and the loopback's bytes per call.
 
     Args:
-      call: gives what the next call takes.
-      carry: what the first call takes.
-      calls: how many are timed.
+      call: a function that returns the next call's argument.
+      carry: the first call's argument.
+      calls: how many calls are timed.
     """
     carry, seconds = jax.block_until_ready(call(carry)), []  # warms up
     before = loopback_bytes(DEVICES.read_text())

@@ -1,1 +1,1 @@
-"""What `zoo` is made of: models of many libraries, and verdicts on what is read."""
+"""The parts of `zoo`: models of many libraries, and verdicts on their reading."""

@@ -1,4 +1,4 @@
-"""What each reader makes of the zoo's leaves, and how long reading takes."""
+"""How each reader reads the zoo's leaves, and how long reading takes."""
 
 import functools
 import gc
@@ -81,11 +81,11 @@ def row(name: str, models: int, counts: Mapping[str, Counter[str]]) -> Iterable[
 def read_libraries(
     libraries: Mapping[str, tuple[str, str]], console: Console
 ) -> tuple[Table, list[str]]:
-    """Returns the table of the libraries that are installed, and the faults.
+    """Returns the table of the installed libraries, and the faults.
 
     Args:
-      libraries: for each the module that has its models, and its distribution.
-      console: is told of those that are left out.
+      libraries: for each, the module that has its models, and its distribution.
+      console: where to report those that are left out.
     """
     columns = ("library", "models", "leaves", *VERDICTS)
     table = blank_table(None, *columns, lines=box.MARKDOWN)
@@ -109,7 +109,7 @@ def read_libraries(
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """Returns how long a call takes of which JAX remembers nothing.
+    """Returns how long a call takes when JAX has cached nothing.
 
     What earlier calls left is collected first, so that no call pays for another.
     """
@@ -135,5 +135,5 @@ def time_reading(rounds: int) -> Table:
 
 
 def trace(model: Model) -> Callable[[], Any]:
-    """Returns what JAX alone needs for a model's program."""
+    """Returns the time that JAX alone needs for a model's program."""
     return lambda: jax.make_jaxpr(model.apply)(model.params, *model.inputs)

@@ -1,4 +1,4 @@
-"""Rules for arrays that are moved about: each axis ends somewhere else."""
+"""Rules for operations that move arrays: each axis ends up somewhere else."""
 
 import functools
 from collections.abc import Sequence
@@ -173,7 +173,8 @@ def _put_together(reader: Reader, eqn: Any, values: Values, axis: int) -> Value:
 def _placed(part: Part, axis: int, size: int, before: int, new: int) -> Part:
     """Returns a part within an array that is longer along one dimension.
 
-    What has no axis there has a place, and what was one index of an axis is one again.
+    A part without an axis there gets a place, and what was one index of an axis becomes
+    one again.
     """
     dims = list(part.dims)
     if size == 1 < new and all(atom.repeats for atom in dims[axis]):
@@ -216,7 +217,7 @@ def _tile(reader: Reader, eqn: Any, values: Values) -> Value:
 @rule(*("all_gather", "all_gather_invariant", "reduce_scatter", "psum_scatter"))
 @rule(*("all_to_all", "ppermute", "pbroadcast", "psum", "psum_invariant", "pmean"))
 def _among_devices(reader: Reader, eqn: Any, values: Values) -> list[Value]:
-    """A shard's axes stand for the array's, however much of them is on a device."""
+    """A shard's axes stand for the array's, whatever part of them is on a device."""
     outs = [shape(var) for var in eqn.outvars]
     where = eqn.params.get("all_gather_dimension")
     mapped = [a for a in eqn.params.get("axes", ()) if isinstance(a, int)]
@@ -304,7 +305,7 @@ def _within(
 
 
 def _beside(reader: Reader, kept: Value, new: Value) -> Value:
-    """Returns an array in whose other places still is what was there."""
+    """Returns an array whose other places still hold what was there."""
     if kept.data or new.data:
         return data(*(settled(reader, value, "joined") for value in (kept, new)))
     return Value(parts=merged([*kept.parts, *new.parts]))

@@ -1,4 +1,4 @@
-"""What all rules share: how they are found, and what they may ask of the walk."""
+"""What all rules share: how they are found, and what the walk offers them."""
 
 import functools
 import math
@@ -22,7 +22,7 @@ Values: TypeAlias = Sequence[Value]
 
 
 class Reader(Protocol):
-    """What a rule may ask of the walk over the program."""
+    """What the walk over the program offers to a rule."""
 
     origin: int  # the number of the equation in hand
     leaves: Sequence[Shape]
@@ -72,7 +72,7 @@ class Reader(Protocol):
         """Lets programs be read without noting the uses in them."""
 
     def loop(self, given: Values) -> AbstractContextManager[None]:
-        """Reads a loop within, which is given these values before its first turn."""
+        """Reads an inner loop, which gets these values before its first turn."""
 
     def liveness(self, eqn: Any) -> list[int]:
         """Tells which results of an equation are needed."""
@@ -83,7 +83,7 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Registers the rule of the primitives called `names`."""
+    """Registers the rule for the primitives called `names`."""
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
@@ -115,7 +115,7 @@ def data(*values: Value, uses: int = 0, terms: int = 0) -> Value:
 
 
 def settled(reader: Reader, value: Value, how: str = "") -> Value:
-    """Returns `value` as mere data, with the uses of its parameters noted."""
+    """Returns `value` as plain data, after noting the uses of its parameters."""
     uses = value.uses
     for part in value.parts:
         uses |= reader.settle(part, how)
@@ -136,9 +136,9 @@ def joined(reader: Reader, values: Values) -> Value:
 
 
 def _mixed(reader: Reader, values: Values) -> Value:
-    """Returns data that may be any of `values`: a kernel where it is one in each.
+    """Returns data that may be any of `values`: a kernel if it is one in each.
 
-    So a carry that begins as a kernel and has data added to it in each turn is one.
+    So a carry that begins as a kernel, and has data added in each turn, is a kernel.
     """
     changed = [(part, v.data) for v in values for part in v.parts if part.kernel]
     kept = []
@@ -184,14 +184,14 @@ def with_data(value: Value, indices: Values) -> Value:
 
 
 def by_data(reader: Reader, part: Part) -> Part:
-    """Returns a part from which data has chosen: an expert still, or a row."""
+    """Returns a part from which data has chosen: still an expert, or a row."""
     if part.met:
         return part
     return part._replace(met="looked up", origin=reader.origin)
 
 
 def spread_out(eqn: Any, values: Values) -> list[Value]:
-    """Returns the operands in the shape of the result: scalars and 1s are repeated."""
+    """Returns the operands in the result's shape, with scalars and 1s repeated."""
     new = shape(eqn.outvars[0])
     return [
         spread(value, old, new, range(len(new) - len(old), len(new)))
@@ -223,9 +223,9 @@ def met(reader: Reader, part: Part, how: str, others: Values) -> Part:
 def _stays_kernel(part: Part, same: frozenset[int]) -> bool:
     """Tells whether data that is constant along `same` modulates a kernel.
 
-    It does if it is constant along one of the kernel's axes, or if it has none that the
-    kernel lacks. A scale of the data is repeated along the batch, and has no axis of
-    its own.
+    It does if it is constant along one of the kernel's axes, or if it has no axis that
+    the kernel lacks. A scale of the data is repeated along the batch, and has no axis
+    of its own.
     """
     own = [any(not atom.repeats for atom in dim) for dim in part.dims]
     lacks = any(

@@ -89,7 +89,7 @@ def _made(reader: Reader, name: str, values: Values) -> Value:
 
 
 def _among_parameters(reader: Reader, name: str, values: Values) -> Value:
-    """Parameters and constants, unless what comes next tells that they are data."""
+    """Parameters and constants, unless what comes next shows that they are data."""
     parts = [part for value in values for part in value.parts]
     constant = any(value.full for value in values)
     full = constant and not parts
@@ -127,7 +127,7 @@ def _crossed(part: Part, other: Value) -> Part:
 
 
 def _beside_unread(part: Part, parts: list[Part]) -> Part:
-    """Returns a part that is not sure either: it may be the bias of what is unread."""
+    """Returns a part that is in doubt, too: it may be the bias of an unread one."""
     unread = next(p.unread for p in parts if p.unread)
     return part if part.unread or _is_plain_kernel(part) else unfollowed(part, unread)
 
@@ -172,8 +172,8 @@ def _own(part: Part) -> frozenset[int]:
 def _beside(value: Value, other: Value) -> frozenset[int]:
     """Returns which leaves of a product its bias, or a residual, shows to be kernels.
 
-    A bias varies along the outputs alone, which are those of the kernel. An input that
-    is added again is no kernel. A vector, which leaves no axis, is an input.
+    A bias varies only along the outputs, which are those of the kernel. An input that
+    is added again is not a kernel. A vector, which leaves no axis, is an input.
     """
     products = {part.leaf: _own(part) for part in value.parts if _is_product(part)}
     plain = [p for p in other.parts if not p.statistic and not p.partners]
@@ -193,14 +193,14 @@ def _beside(value: Value, other: Value) -> frozenset[int]:
 
 
 def _outermost(parts: Iterable[Part]) -> frozenset[int]:
-    """Returns the only leaf in a product that has an axis left, if it is the only."""
+    """Returns the leaf in a product that has an axis left, if it is the only one."""
     parts = [part for part in parts if _is_product(part)]
     left = frozenset(part.leaf for part in parts if _own(part))
     return left if len(left) == 1 else frozenset()
 
 
 def _as_data(reader: Reader, values: Values, kernels: frozenset[int]) -> Value:
-    """Returns what was computed from parameters alone, as the data that it is."""
+    """Returns what was computed from parameters alone, as data."""
     uses = data(*values).uses
     products = {p.leaf for v in values for p in v.parts if _is_product(p)}
     for value in values:
@@ -214,7 +214,7 @@ def _as_data(reader: Reader, values: Values, kernels: frozenset[int]) -> Value:
 
 
 def _in_one(parts: Iterable[Part]) -> list[Part]:
-    """Returns parts, those of one leaf in a sum of products as one."""
+    """Returns parts, with those of one leaf in a sum of products joined."""
     found: dict[int, Part] = {}
     others = []
     for part in parts:
@@ -228,7 +228,7 @@ def _in_one(parts: Iterable[Part]) -> list[Part]:
 
 
 def _adapted(parts: list[Part], full: bool) -> list[Part]:
-    """Marks products of parameters that are added to a plain kernel, as by LoRA.
+    """Marks products of parameters that are added to a plain kernel, as in LoRA.
 
     The kernel may be frozen: a constant.
     """
@@ -293,7 +293,7 @@ def _multiplied(reader: Reader, values: Values, name: str) -> Value:
 
 
 def _scaling(part: Part, others: Values) -> Part:
-    """Returns a part that data was scaled by, which another parameter now meets."""
+    """Returns a part that has scaled the data, which another parameter now meets."""
     met_by = [p.owned for v in others if not v.data for p in v.parts]
     if part.met != "multiplied" or max(met_by, default=0) < max(part.owned, 1):
         return part

@@ -1,4 +1,4 @@
-"""Rules for look-ups: what is chosen by an index, constant or data."""
+"""Rules for look-ups by an index, which is constant or data."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -73,16 +73,16 @@ def taken(value: Value, old: Shape, where: Places) -> Value:
 
 
 def known(var: Any) -> int | None:
-    """Returns an index that the program gives as a number."""
+    """Returns an index that is a number in the program."""
     return int(var.val) if isinstance(var, core.Literal) else None
 
 
 def _looked_up(
     reader: Reader, value: Value, chosen: Iterable[int], indices: Values
 ) -> Value:
-    """Returns a table that data chooses from along some dimensions.
+    """Returns a table from which data chooses along some dimensions.
 
-    A part that has no axis there is a kernel that the rows went through, or a scale.
+    A part without an axis there is a kernel that the rows went through, or a scale.
     """
     chosen = list(chosen)
     uses, parts = data(value, *indices).uses, []
@@ -156,9 +156,9 @@ def _update(reader: Reader, eqn: Any, values: Values) -> Value:
 
 
 def _window(numbers: Any, shapes: list[Shape]) -> tuple[list[int], list[int]]:
-    """Returns which dimensions of an array those of an update are.
+    """Returns which dimensions of an array those of an update are, and the others.
 
-    And which of the update's are no such dimension: each entry has a place of its own.
+    Along the update's other dimensions, each entry has a place of its own.
     """
     left_out = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
     kept = [d for d in range(len(shapes[0])) if d not in left_out]
@@ -185,7 +185,7 @@ def written(
 ) -> Part:
     """Returns a part that was written into a larger array, at some place.
 
-    A row that was taken out by its number, or by that of a loop, is so put back.
+    This puts back a row that was taken out by its number, or by a loop's number.
     """
     dims: list[Dim] = [()] * len(old)
     single = set(range(len(old))) - set(where)

@@ -52,7 +52,7 @@ def _statistic(part: Part, axes: Iterable[int]) -> Part:
 def _summed(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
     """Parameters times data, summed: a contraction written by hand.
 
-    If there is a kernel among what is summed, the others are scales of the data.
+    If there is a kernel among the summed parts, the others are scales of the data.
     """
     kept, uses, pieces = [], value.uses, 0
     made = value.map(lambda part: without(part, axes)).products
@@ -77,7 +77,7 @@ def _summed(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
 
 
 def _is_pooled(value: Value, axes: Iterable[int]) -> bool:
-    """Tells a loss, which adds up all examples too, from a contraction by hand."""
+    """Tells a loss, which also adds up all examples, from a contraction by hand."""
     return any(
         set(axes) == set(range(len(part.dims)))
         and any(dim and not part.owns(d) for d, dim in enumerate(part.dims))
@@ -88,7 +88,7 @@ def _is_pooled(value: Value, axes: Iterable[int]) -> bool:
 def _kernels_by_hand(value: Value, axes: Iterable[int]) -> list[Part]:
     """Returns which parts are kernels in a sum of products that is written by hand.
 
-    What has fewer axes than another is a scale of it, or of the data.
+    A part with fewer axes than another is a scale of that one, or of the data.
     """
     factors = [p for p in value.parts if p.met == "multiplied" and p.at(axes)]
     factors = [p for p in factors if p.kernel] or factors
@@ -151,7 +151,7 @@ def _dot_general(reader: Reader, eqn: Any, values: Values) -> Value:
 
 
 def _mix(reader: Reader, eqn: Any, values: Values, contracted: Any, batch: Any) -> None:
-    """Notes what kernels made that is contracted with other data in its turn."""
+    """Notes the products of kernels that are contracted with other data in turn."""
     for i, other in enumerate(reversed(values)):
         free = _free(eqn, i, contracted, batch)
         for product in values[i].products:
@@ -169,8 +169,8 @@ def _as_inputs(
 
     A row of a table, or data that was scaled or shifted, is an input if the other
     operand is a parameter; a scale or a shift always is. A chosen expert, or a kernel
-    scaled by data, is a kernel if the other operand is data. Of two it is the one that
-    has outputs.
+    scaled by data, is a kernel if the other operand is data. Of two such operands, the
+    one with outputs is the kernel.
     """
     results = list(values)
     for i, other in ((0, 1), (1, 0)):
@@ -201,11 +201,11 @@ def _as_inputs(
 def _of_an_example(
     part: Part, contracted: Iterable[int], used: set[int], given: bool
 ) -> bool:
-    """Tells a kernel that each example has another copy of from a shift or a scale.
+    """Tells a kernel of which each example has its own copy from a shift or a scale.
 
-    It is contracted along one axis and has outputs along another. Positions are, too,
-    where queries are compared with keys; then the features come last, and there are
-    several queries (`given`).
+    It is contracted along one axis and has outputs along another. So are positions, if
+    queries are compared with keys; then the features come last, and there are several
+    queries (`given`).
     """
     outputs = [d for d in range(len(part.dims)) if d not in used and part.at([d])]
     inputs = [d for d in contracted if not _short(part.at([d]))]
@@ -250,7 +250,7 @@ def _among_parameters(eqn: Any, values: Values, contracted: Any, batch: Any) -> 
 
 
 def _mapped(part: Part, i: int, eqn: Any, contracted: Any, batch: Any) -> Part:
-    """Returns a part after a product with a constant: its axes have images there."""
+    """Returns a part after a product with a constant, where its axes have images."""
     axes = part.at(contracted[i])
     dims = list(_layout(part, i, eqn, contracted, batch))
     constant, free = 1 - i, _free(eqn, 1 - i, contracted, batch)
@@ -271,7 +271,7 @@ def _mapped(part: Part, i: int, eqn: Any, contracted: Any, batch: Any) -> Part:
 
 
 def _stands_like(sizes: Shape, contracted: Iterable[int], free: Iterable[int]) -> str:
-    """Tells a constant that stands as inputs do, each row an example, from a map."""
+    """Tells a constant in the place of inputs, a row per example, from a map."""
     contracted, free = list(contracted), list(free)
     if max(free) > min(contracted):
         return "map"

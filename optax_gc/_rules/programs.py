@@ -1,4 +1,4 @@
-"""Rules for programs within the program: branches and loops."""
+"""Rules for inner programs: branches and loops."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def _cond(reader: Reader, eqn: Any, values: Values) -> list[Value]:
 
 
 def _chosen(reader: Reader, value: Value, index: Value, rank: int) -> Value:
-    """Returns what data has chosen among kernels: a kernel still."""
+    """Returns what data has chosen among kernels, which is still a kernel."""
     choice = index._replace(parts=(), same=frozenset(range(rank)))
     parts = value.map(lambda part: met(reader, part, "multiplied", [choice]))
     return parts._replace(data=True, uses=data(value, index).uses)
@@ -89,7 +89,7 @@ def _scan(reader: Reader, eqn: Any, values: Values) -> list[Value]:
 
 
 def _one_turn(part: Part) -> Part:
-    """Returns what a turn of a scan is given: one index, each time another."""
+    """Returns what a turn of a scan gets: one index, a different one each time."""
     one = without(part, [0])
     taken = len(one.stacked) - len(part.stacked)
     turns = tuple(atom._replace(at=None) for atom in one.stacked[-taken:] if taken)
@@ -111,12 +111,12 @@ def _stacked_again(value: Value, length: int) -> Value:
 
 
 def _all(reader: Reader, eqn: Any) -> list[int]:
-    """What a loop's next turn needs is needed as much as its results."""
+    """Whatever a loop's next turn needs is as necessary as its results."""
     return [max(reader.liveness(eqn), default=0)] * len(eqn.outvars)
 
 
 def _earlier(value: Value) -> Value:
-    """Returns what the next turn of a loop is given."""
+    """Returns what the next turn of a loop gets."""
     if not value.terms:
         return value
     return value._replace(terms=0, past=value.terms | value.past)

@@ -1,1 +1,1 @@
-"""What the commands share: their options, how they train once, how they end."""
+"""What the commands share: their options, how they train a task, how they end."""

@@ -1,4 +1,4 @@
-"""The folder in which JAX keeps compiled programs, mended where it is damaged."""
+"""The folder in which JAX keeps compiled programs, repaired where it is damaged."""
 
 import contextlib
 import os
@@ -14,9 +14,9 @@ WRITING = r"Error writing persistent compilation cache entry for"
 
 @contextlib.contextmanager
 def mended() -> Iterator[None]:
-    """Removes what JAX finds damaged in its cache, for it to be written anew.
+    """Removes what JAX finds damaged in its cache, so that it is written again.
 
-    JAX itself warns of a damaged program whenever it is wanted, and leaves it there.
+    JAX itself leaves a damaged program there, and warns each time it is needed.
     """
     with warnings.catch_warnings():
         shown = warnings.showwarning
@@ -33,7 +33,7 @@ def mended() -> Iterator[None]:
                 print(f"warning: {text}", flush=True)
 
         warnings.showwarning = show
-        # Each time, so that each damaged program is removed.
+        # Show every warning, so that every damaged program is removed.
         for kind in (READING, WRITING):
             warnings.filterwarnings("always", kind, UserWarning)
         yield
@@ -45,14 +45,14 @@ def folder() -> pathlib.Path:
 
 
 def advice(damaged: bool) -> str:
-    """Returns what to tell a user of the folder."""
+    """Returns what to tell a user about the folder."""
     if damaged:
-        return f"compiled programs in {folder()} were damaged, and are made anew."
-    return f"compiled programs cannot be kept in {folder()}: the next run makes them."
+        return f"compiled programs in {folder()} were damaged and are compiled again."
+    return f"cannot keep compiled programs in {folder()}; the next run compiles again."
 
 
 def remove(program: str) -> bool:
-    """Removes what is kept of a program, and tells whether there was any."""
+    """Removes the kept files of a program, and tells whether there were any."""
     kept = [*folder().glob(f"{program}-*")]
     for path in kept:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""How a command begins and ends: its output, its failures in a line, its status."""
+"""How a command begins and ends: its output, its one-line errors, its exit status."""
 
 import io
 import os
@@ -15,8 +15,8 @@ from train.faults import Failure, Stop
 def entry(main: Callable[[], int]) -> NoReturn:
     """Ends the process with a command's exit status.
 
-    Where nobody reads its output any more, as behind `| head -n 1`, it ends quietly
-    with status 1, as Rich does.
+    If nobody reads its output any more, as with `| head -n 1`, it ends quietly with
+    status 1, as Rich does.
     """
     ready_output()
     try:
@@ -31,10 +31,10 @@ def entry(main: Callable[[], int]) -> NoReturn:
 
 
 def ready_output() -> None:
-    """Makes standard output take any text, wherever it goes.
+    """Makes standard output and error accept any text.
 
-    Closed, it is nowhere, lest a file that is opened take its number. What its encoding
-    lacks is written as an escape.
+    A closed one is sent to the null device, so that no file opened later gets its
+    number. Characters that an encoding lacks are written as escapes.
     """
     while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -57,12 +57,12 @@ def is_unread() -> bool:
 def run(work: Callable[[Stop], None], *, debug: bool) -> int:
     """Runs a command's work and returns its exit status.
 
-    That is 0, or after a failure, of which the user is told in one line, its status:
-    1, 2 for usage, 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
+    The status is 0 on success. A failure is reported in one line, with status 1, or 2
+    for usage, 130 for SIGINT, 143 for SIGTERM and 129 for SIGHUP.
 
     Args:
-      work: is given the user's requests to stop.
-      debug: also show the traceback of a failure.
+      work: the work, a function of the user's requests to stop.
+      debug: whether to show the traceback of a failure, too.
     """
     try:
         with Stop().listening() as stop, compiled.mended():
@@ -77,18 +77,18 @@ def run(work: Callable[[Stop], None], *, debug: bool) -> int:
 
 
 def complain(error: Exception) -> int:
-    """Tells the user of an error in one line and returns the exit status."""
+    """Reports an error to the user in one line and returns the exit status."""
     print(f"error: {message(error)}", file=sys.stderr, flush=True)
     return error.status if isinstance(error, Failure) else 1
 
 
 def message(error: Exception) -> str:
-    """Returns what an error says, in one line."""
+    """Returns an error's message in one line."""
     text = str(error)
     if isinstance(error, OSError) and error.filename:
         text = f"{error.strerror}: {error.filename}"
-    elif not isinstance(error, Failure | OSError):  # one that nobody has foreseen
+    elif not isinstance(error, Failure | OSError):  # not foreseen
         first = text.strip().partition("\n")[0][:200]
-        text = f"{type(error).__name__}: {first or 'no more is known'}. "
-        text += "--debug shows where."
+        text = f"{type(error).__name__}: {first or 'no message'}. "
+        text += "Use --debug to see where."
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""How a command trains a task once."""
+"""How a command trains a task."""
 
 import contextlib
 import functools
@@ -24,14 +24,14 @@ def train_once(
     load: Callable[[Config], "Task"],
     args: Sequence[str] | None,
 ) -> int:
-    """Trains a task as a command line says and returns the exit status.
+    """Trains a task as a command line asks and returns the exit status.
 
     Args:
       module: the command's module, such as "train.horses".
       options: the class of its configuration.
-      load: from the configuration to the task with its data; called once JAX may be
+      load: maps the configuration to the task with its data; called once JAX may be
         imported.
-      args: the command line; by default the process's.
+      args: the command line; by default, that of the process.
     """
     args = list(sys.argv[1:] if args is None else args)
     config = read(options, args, f"python -m {module}")
@@ -41,9 +41,9 @@ def train_once(
         config.check()
         prepare_jax()
         if config.is_one_of_several:
-            # What its C++ logs of processes that end is told below, in a line.
+            # JAX's C++ code logs processes that end; we report them below in one line.
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        # Imported here, not above, because JAX would slow --help down.
+        # Imported here because importing JAX would slow down --help.
         from train.engine import processes
         from train.record import workdir
 
@@ -75,7 +75,7 @@ def train_once(
 def how_to_resume(
     module: str, config: Config, args: list[str], folder: pathlib.Path
 ) -> str:
-    """Returns what to tell a user who has stopped the run."""
+    """Returns what to tell a user who stopped the run."""
     more = [] if config.workdir else ["--workdir", str(folder)]
     more += [] if config.resume else ["--resume"]
-    return f"Go on with: {shlex.join(['python', '-m', module, *args, *more])}"
+    return f"Continue with: {shlex.join(['python', '-m', module, *args, *more])}"

@@ -1,4 +1,4 @@
-"""A command's options, in groups: what `--help` shows and a command line sets."""
+"""A command's options, in groups, as `--help` shows them."""
 
 import ast
 import dataclasses
@@ -13,7 +13,7 @@ import tyro
 
 T = TypeVar("T")
 
-GROUPS = {  # in the order of --help; what no group names is an option of the training
+GROUPS = {  # in the order of --help; options that no group names belong to "training"
     "comparison": (
         "task", "protocol", "arms", "subsets", "learning_rates", "seeds", "first_seed",
         "jobs", "out",
@@ -36,12 +36,12 @@ METAVARS = {
 
 
 def read(options: type[T], args: Sequence[str], prog: str) -> T:
-    """Returns the options that a command line sets; ends the process if it cannot.
+    """Returns the options parsed from a command line; exits the process on an error.
 
     Args:
-      options: a dataclass, whose fields are the options.
+      options: a dataclass whose fields are the options.
       args: the command line.
-      prog: the command, as its users write it.
+      prog: the command as its users type it.
     """
     groups = tyro.cli(
         grouped(options), args=args, prog=prog, config=(tyro.conf.OmitArgPrefixes,)
@@ -52,7 +52,7 @@ def read(options: type[T], args: Sequence[str], prog: str) -> T:
 
 
 def grouped(options: type) -> type:
-    """Returns a dataclass with a dataclass for each group that has options."""
+    """Returns a dataclass that holds one dataclass for each group with options."""
     texts, hints = docstrings(options), typing.get_type_hints(options)
     members: dict[str, list[tuple[str, Any, Any]]] = {group: [] for group in GROUPS}
     for field in dataclasses.fields(options):
@@ -71,7 +71,7 @@ def grouped(options: type) -> type:
 
 
 def described(field: dataclasses.Field, text: str) -> Any:
-    """Returns what tyro is told of an option; where nothing is meant, no default."""
+    """Returns tyro's settings for an option; an empty default is not shown."""
     named = {"metavar": METAVARS[field.name]} if field.name in METAVARS else {}
     if field.default in (None, ()):
         named["help_behavior_hint"] = ""
@@ -79,16 +79,16 @@ def described(field: dataclasses.Field, text: str) -> Any:
 
 
 def as_it_is(field: dataclasses.Field) -> Any:
-    """Returns a new field with another's default."""
+    """Returns a new field with the default of another field."""
     return dataclasses.field(
         default=field.default, default_factory=field.default_factory
     )
 
 
 def docstrings(options: type) -> Mapping[str, str]:
-    """Returns the string below each field of a dataclass, on one line.
+    """Returns the docstring of each field of a dataclass, on one line.
 
-    A class's own string goes before those of the classes that it extends.
+    A class's own docstrings take precedence over those of its base classes.
     """
     found: dict[str, str] = {}
     for cls in reversed(options.__mro__[:-1]):

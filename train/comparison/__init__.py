@@ -1,1 +1,1 @@
-"""What `train.compare` is made of: which runs there are, and how they run."""
+"""The parts of `train.compare`: which runs there are, and how they are trained."""

@@ -1,4 +1,4 @@
-"""The runs of a comparison, one after the other or some at a time."""
+"""The runs of a comparison, one after another or several at a time."""
 
 import contextlib
 import multiprocessing
@@ -16,17 +16,17 @@ from train.config import Config, prepare_jax
 from train.faults import Failure, Interrupted, Stop, UsageError
 from train.record import workdir
 
-REMEDY = "Go on by repeating the command."
+REMEDY = "Repeat the command to continue."
 
 
 class Listener(Protocol):
-    """Who is told how the runs go on."""
+    """Hears of the progress of the runs."""
 
     def epoch(self, run: str, metrics: Any, epochs: int) -> None:
         """A run has finished an epoch."""
 
     def warn(self, text: str) -> None:
-        """Something is to be told to the user."""
+        """There is a warning for the user."""
 
 
 def one_by_one(
@@ -36,9 +36,9 @@ def one_by_one(
 
     Args:
       task: the task's name.
-      options: of the comparison.
-      runs: what is still to do.
-      listener: is told how they go on.
+      options: the comparison's options.
+      runs: the runs that are still to do.
+      listener: hears of their progress.
       stop: the user's requests to stop.
     """
     from train.engine import processes
@@ -54,7 +54,7 @@ def train(
 ) -> None:
     """Trains one run.
 
-    Where there are several rates, one that diverges says so in its folder and is over.
+    If there are several rates, a run that diverges notes so in its folder and is over.
     """
     from train.engine.epoch import Diverged
     from train.engine.fit import fit
@@ -67,7 +67,7 @@ def train(
             if len(rates(options)) == 1:
                 raise
             workdir.write(folder.path / workdir.DIVERGED, f"{error}\n")
-            listener.warn(f"{run.workdir.name} has diverged: {error}")
+            listener.warn(f"{run.workdir.name} diverged: {error}")
 
 
 def some_at_a_time(
@@ -77,7 +77,7 @@ def some_at_a_time(
 
     Raises:
       Failure: if one of them failed or was lost.
-      Interrupted: if the user stopped it; then each has saved its run.
+      Interrupted: if the user stopped it; each process has then saved its run.
     """
     spawn = multiprocessing.get_context("spawn")
     waiting, news = spawn.Queue(), spawn.Queue()
@@ -101,7 +101,7 @@ def some_at_a_time(
 
 
 def hear(listener: Listener, name: str, *told: Any) -> None:
-    """Tells the listener what a process has to tell, or raises its failure."""
+    """Passes a process's news to the listener, or raises its failure."""
     if name == "failed":
         raise Failure(*told)
     getattr(listener, name)(*told)
@@ -109,9 +109,9 @@ def hear(listener: Listener, name: str, *told: Any) -> None:
 
 @contextlib.contextmanager
 def started(workers: Sequence[multiprocessing.Process]) -> Iterator[None]:
-    """Starts processes, and ends them on the way out, each after the step in hand."""
-    # Ctrl-C reaches all processes of a terminal, as does its end: only this one is to
-    # heed them.
+    """Starts processes, and on exit ends each after its current step."""
+    # Ctrl-C and the closing of a terminal reach all of its processes: only this one
+    # must obey them.
     of_terminal = {signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, of_terminal)
     try:
@@ -129,19 +129,21 @@ def started(workers: Sequence[multiprocessing.Process]) -> Iterator[None]:
 
 
 def shares_of_cores(jobs: int) -> list[set[int]]:
-    """Returns the cores of each of some processes.
+    """Returns the cores that each process gets.
 
     Raises:
       UsageError: if there are fewer cores than processes.
     """
     cores = sorted(os.sched_getaffinity(0))
     if jobs > len(cores):
-        raise UsageError(f"--jobs must be at most the {len(cores)} cores, got {jobs}.")
+        raise UsageError(
+            f"--jobs must be at most {len(cores)}, the number of cores, got {jobs}."
+        )
     return [set(cores[i::jobs]) for i in range(jobs)]
 
 
 def work(task: str, options: Any, waiting: Any, news: Any, cores: set[int]) -> None:
-    """Trains runs that wait until a None comes: what each process does."""
+    """Trains waiting runs until it receives None: the work of each process."""
     end_with_the_parent()
     os.sched_setaffinity(0, cores)
     os.environ["JAX_NUM_CPU_DEVICES"] = str(len(cores))
@@ -159,14 +161,14 @@ def work(task: str, options: Any, waiting: Any, news: Any, cores: set[int]) -> N
             while run := waiting.get():
                 train(task, options, data, run, Relay(news), stop)
         except Interrupted:
-            news.cancel_join_thread()  # nobody reads it any more
+            news.cancel_join_thread()  # nobody reads it now
             raise
-        except Exception as error:  # the first process tells it
+        except Exception as error:  # the first process reports it
             news.put(("failed", ends.message(error)))
 
 
 def end_with_the_parent() -> None:
-    """Has this process end at once when the one that started it has died."""
+    """Makes this process end at once when the one that started it dies."""
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
@@ -178,7 +180,7 @@ def end_with_the_parent() -> None:
 
 
 class Relay:
-    """Hands on what it is told to the process that started this one."""
+    """Passes on what it hears to the process that started this one."""
 
     def __init__(self, news: Any):
         self.news = news

@@ -11,7 +11,7 @@ def show(options: plan.Options) -> None:
 
     runs = statistics.read_runs(options.out)
     if not runs:
-        print("\nNo run came to its end.")
+        print("\nNo run finished.")
         return
     columns = terminal.width()
     tables, pictured = {}, ["curves.png", "drift.png", "energy.png", "times.png"]
@@ -26,7 +26,7 @@ def show(options: plan.Options) -> None:
             pictures.plot_rates(runs, metric, options.out / "rates.png")
             pictured.append("rates.png")
         runs = statistics.at_best_rates(runs, metric)
-        at = f", each arm at the rate of its lowest {name}"
+        at = f", each arm at the rate with its lowest {name}"
     baseline = "none" if options.protocol == "paired" else "then-none"
     tables |= {
         f"Last epoch, mean and standard deviation over seeds{at}": (
@@ -48,5 +48,5 @@ def show(options: plan.Options) -> None:
 
 
 def warn(text: str) -> None:
-    """Tells the user of something that is no failure."""
+    """Warns the user of something that is not a failure."""
     print(f"warning: {text}")

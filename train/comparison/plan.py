@@ -1,4 +1,4 @@
-"""Which runs a comparison is made of: arms x learning rates x seeds."""
+"""The runs of a comparison: arms x learning rates x seeds."""
 
 import dataclasses
 import pathlib
@@ -26,40 +26,41 @@ ARMS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(Paths):
-    """What a comparison has beside how its runs train."""
+    """The options of a comparison besides those of its runs."""
 
     task: Literal["horses", "fashion", "shakespeare", "image"] = "horses"
-    """What is trained; together with --help this shows the task's own options."""
+    """What to train; with --help, this shows the task's own options."""
 
     protocol: Literal["paired", "published"] = "paired"
-    """All arms from fresh parameters, or on from a first run, as in the example."""
+    """paired: all arms start from fresh parameters; published: arms continue from a
+    first run, as in the Keras example."""
 
     arms: tuple[str, ...] = ("none", "gradient", "update")
-    """What to compare, with the paired protocol: none (without GC), gradient, update,
-    placebo, and only-NAME or not-NAME for the gradient of the kernels of a subset, or
-    of all others."""
+    """What to compare with the paired protocol: none (without GC), gradient, update,
+    placebo, or the gradient of the kernels in a subset (only-NAME) or of all others
+    (not-NAME)."""
 
     subsets: tuple[str, ...] = ()
     """Named subsets of kernels, each NAME=PATTERN[,PATTERN...]; first=Conv_0/* names
     the first convolution."""
 
     learning_rates: tuple[float, ...] = ()
-    """Rates to run each arm at; by default the one of --learning-rate."""
+    """Rates at which to run each arm; by default, the one of --learning-rate."""
 
     seeds: int = 5
-    """Number of seeds; they count from --first-seed."""
+    """Number of seeds, counted from --first-seed."""
 
     first_seed: int = 0
     """The first seed."""
 
     jobs: int = 1
-    """Runs at a time, each on its share of the cores."""
+    """Runs to train at a time, each on its share of the cores."""
 
     out: pathlib.Path = pathlib.Path("runs/compare")
-    """Folder for the runs' records, one folder a run, and the pictures."""
+    """Folder for the pictures and the records, with one folder for each run."""
 
     def check(self) -> None:
-        """Raises a `UsageError` that names the first option out of its range."""
+        """Raises a `UsageError` that names the first option that is out of range."""
         for name in ("seeds", "jobs"):
             if getattr(self, name) < 1:
                 raise UsageError(
@@ -73,7 +74,9 @@ class Options(Paths):
                 got = " ".join(map(str, values))
                 raise UsageError(f"{option} must name each {one} once, got {got}.")
         if not self.arms:
-            raise UsageError(f"--arms must name one of {', '.join(ARMS)}, got nothing.")
+            raise UsageError(
+                f"--arms must name at least one of {', '.join(ARMS)}, got nothing."
+            )
         for rate in self.learning_rates:
             if not 0 < rate < float("inf"):
                 raise UsageError(
@@ -83,15 +86,17 @@ class Options(Paths):
             self.check_published()
 
     def check_published(self) -> None:
-        """Raises a `UsageError` if an option is not for the published protocol."""
+        """Raises a `UsageError` if an option does not suit the published protocol."""
         if self.task != "horses":
-            raise UsageError(f"--protocol published is for horses, got {self.task}.")
+            raise UsageError(
+                f"--protocol published needs --task horses, got {self.task}."
+            )
         for name in ("arms", "subsets"):
             values = getattr(self, name)
             if values != getattr(Options, name):
                 raise UsageError(
-                    f"--{name} is for --protocol paired, got {' '.join(values)}. The "
-                    "published one has arms of its own: first, then-gc, then-none."
+                    f"--{name} needs --protocol paired, got {' '.join(values)}. The "
+                    "published protocol has its own arms: first, then-gc, then-none."
                 )
 
 
@@ -103,13 +108,13 @@ def check_out(out: pathlib.Path) -> None:
     seen = [name for name in names if not name.startswith(".")]
     if seen and not any("-seed" in name or name == "curves.png" for name in seen):
         raise UsageError(
-            f"--out must be a new or empty folder, or that of a comparison, got {out}, "
-            "which is something else."
+            f"--out must be a new or empty folder or a comparison's folder, got {out}, "
+            "which is neither."
         )
 
 
 def module(options: Options) -> ModuleType:
-    """Returns the command that trains the task once."""
+    """Returns the command's module that trains the task."""
     return TASKS[options.task]
 
 
@@ -119,13 +124,13 @@ def rates(options: Any) -> tuple[float, ...]:
 
 
 def plan(options: Any) -> dict[str, Config]:
-    """Returns the configuration of every run by its name, in the order to run them.
+    """Returns the configuration of every run by name, in the order in which they run.
 
-    All arms and rates of a seed come before the next seed, so that there is a whole
-    picture early, if a coarse one.
+    All arms and rates of a seed come before the next seed, so that a coarse picture of
+    the whole is available early.
 
     Args:
-      options: an `Options` that is also the task's `Training`.
+      options: an `Options` that is the task's `Training`, too.
     """
     task = module(options)
     shared = {
@@ -153,11 +158,11 @@ def paired(
 def published(
     options: Any, seed: int, rate: float
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the example's two halves, and the second half without GC."""
+    """Yields the Keras example's two halves, and the second half without GC."""
     first = run_name(options, "first", seed, rate)
     yield first, {"gc": False, "seed": seed, "learning_rate": rate}
     for arm, gc in (("then-gc", True), ("then-none", False)):
-        # Another seed for the second half: it is to see new augmentation and dropout.
+        # Another seed, so that the second half sees new augmentation and dropout.
         fields = {"gc": gc, "seed": seed + 1000, "init_from": options.out / first}
         yield run_name(options, arm, seed, rate), fields | {"learning_rate": rate}
 
@@ -170,7 +175,7 @@ def run_name(options: Any, arm: str, seed: int, rate: float) -> str:
 
 
 def arm_options(options: Options, arm: str) -> dict[str, Any]:
-    """Returns the options that make an arm.
+    """Returns the options that define an arm.
 
     Raises:
       UsageError: if there is no such arm.
@@ -181,7 +186,7 @@ def arm_options(options: Options, arm: str) -> dict[str, Any]:
     kind, _, name = arm.partition("-")
     if kind not in ("only", "not") or name not in named:
         raise UsageError(
-            f"--arms must be of {', '.join(ARMS)}, only-NAME and not-NAME, with NAME "
+            f"--arms must name {', '.join(ARMS)}, only-NAME or not-NAME, where NAME is "
             f"one of --subsets ({', '.join(named) or 'none'}), got {arm}."
         )
     return {"gc": True, f"gc_{kind}": tuple(named[name])}

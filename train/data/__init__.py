@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets, without TensorFlow; one that we draw; an image."""
+"""Data sets from TFDS without TensorFlow, a data set that we draw, and an image."""
 
 from train.data.catalog import load, load_text, prepared
 from train.data.picture import load_picture

@@ -1,4 +1,4 @@
-"""Which data set a name stands for, and the way from its name to its arrays."""
+"""Finds the data set that a name stands for, and loads its arrays."""
 
 import contextlib
 import difflib
@@ -23,29 +23,29 @@ TEXT = {"text": tfds.features.Text}
 def load(
     name: str, data_dir: pathlib.Path, enlarge: tuple[int, int] | None = None
 ) -> Dataset:
-    """Returns the data set `name`, downloaded or drawn first where needed.
+    """Returns the data set `name`, which is downloaded or drawn first if necessary.
 
     Args:
-      name: "horses_or_humans", "rendered", or "auto": the first of them if it is
-        prepared or its server answers, else the second. Or another data set of TFDS
-        with the features "image" and "label".
+      name: "horses_or_humans", "rendered", or "auto": the first of these if it is
+        prepared or its server answers, else the second. Or another TFDS data set with
+        the features "image" and "label".
       data_dir: the folder of TensorFlow Datasets.
       enlarge: images whose shorter side has fewer pixels than the first number are
         enlarged until it has the second.
 
     Raises:
-      UsageError: if there is no such data set, or it is not one of labelled images.
-      DataError: if the images can neither be read nor be prepared.
+      UsageError: if there is no such data set, or it has no labelled images.
+      DataError: if the images can be neither read nor prepared.
     """
     return read.read_all(*prepared(name, data_dir), enlarge)
 
 
 def load_text(name: str, data_dir: pathlib.Path) -> Text:
-    """Returns the text `name` of TFDS, such as "tiny_shakespeare", as `load` does.
+    """Returns the TFDS text `name`, such as "tiny_shakespeare", as `load` does.
 
     Raises:
-      UsageError: if there is no such data set, or it is not one of text.
-      DataError: if the text can neither be read nor be prepared.
+      UsageError: if there is no such data set, or it has no text.
+      DataError: if the text can be neither read nor prepared.
     """
     absl.logging.set_verbosity(absl.logging.ERROR)
     builder = find(name, data_dir)
@@ -54,7 +54,7 @@ def load_text(name: str, data_dir: pathlib.Path) -> Text:
 
 
 def prepared(name: str, data_dir: pathlib.Path) -> tuple[tfds.core.DatasetBuilder, str]:
-    """Returns the data set's builder, prepared, and why it was chosen; as `load`."""
+    """Returns the prepared builder of a data set, as `load` does, and the reason."""
     absl.logging.set_verbosity(absl.logging.ERROR)
     builder, reason = choose(name, data_dir)
     check_features(builder, IMAGES)
@@ -64,10 +64,10 @@ def prepared(name: str, data_dir: pathlib.Path) -> tuple[tfds.core.DatasetBuilde
 def made_ready(
     builder: tfds.core.DatasetBuilder, reason: str
 ) -> tfds.core.DatasetBuilder:
-    """Returns the builder, prepared now if it was not."""
+    """Returns the builder, after preparing it if it was not prepared."""
     if builder.is_prepared() and builder.info.splits:
         return builder
-    if not builder.is_prepared():  # else another process has just prepared it
+    if not builder.is_prepared():  # another process may have prepared it just now
         print(f"{builder.name}: {reason}", flush=True)
     return prepare.prepare(builder)
 
@@ -92,17 +92,17 @@ def choose(name: str, data_dir: pathlib.Path) -> tuple[tfds.core.DatasetBuilder,
 
 
 def find(name: str, data_dir: pathlib.Path) -> tfds.core.DatasetBuilder:
-    """Returns TFDS's builder of that name, which need not be prepared.
+    """Returns the TFDS builder of that name, which may not be prepared.
 
     Raises:
       UsageError: if there is none.
-      DataError: if it cannot be made, as without TensorFlow.
+      DataError: if it cannot be made, for example without TensorFlow.
       OSError: if the folder cannot be read.
     """
     if data_dir.is_dir():
         os.scandir(data_dir).close()  # TFDS would say that there is no such set
     try:
-        # What it says of a missing package is told below, in a line.
+        # What it says about a missing package is reported below, in one line.
         with (
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
@@ -113,20 +113,20 @@ def find(name: str, data_dir: pathlib.Path) -> tfds.core.DatasetBuilder:
 
 
 def unusable(name: str, data_dir: pathlib.Path, error: Exception) -> Failure:
-    """Returns the error that TFDS makes no builder of a name, with its remedy."""
+    """Returns the error for a name of which TFDS makes no builder, with a remedy."""
     remedy = prepare.what_is_missing(name, data_dir, error)
     if remedy is None and not (name and (data_dir / name).is_dir()):
         return unknown(name, data_dir)
     remedy = remedy or (
-        f"If what is in {data_dir / name} is damaged, name a folder with a whole copy "
-        "with --data-dir, or prepare it in a new one."
+        f"If {data_dir / name} is damaged, give a folder with a complete copy with "
+        "--data-dir, or prepare the data set in a new folder."
     )
     why = prepare.describe(error)
     return DataError(f"the data set {name} cannot be used ({why}). {remedy}")
 
 
 def unknown(name: str, data_dir: pathlib.Path) -> UsageError:
-    """Returns the error that there is no data set of a name, with the nearest name."""
+    """Returns the error for an unknown data set, with the nearest known name."""
     close = difflib.get_close_matches(name, names(data_dir), 1)
     hint = f" Did you mean {close[0]}?" if close else ""
     return UsageError(
@@ -146,7 +146,7 @@ def check_features(
     builder: tfds.core.DatasetBuilder,
     kinds: dict[str, type[tfds.features.FeatureConnector]],
 ) -> None:
-    """Raises a `UsageError` unless the data set has features of these kinds.
+    """Raises a `UsageError` unless the data set has features of the given kinds.
 
     Images must be in uint8.
     """
@@ -161,6 +161,6 @@ def check_features(
             )
         if kind is tfds.features.Image and features[name].np_dtype != np.uint8:
             raise UsageError(
-                f"--dataset needs images in uint8, got {builder.name} "
+                f"--dataset needs uint8 images, got {builder.name} "
                 f"in {np.dtype(features[name].np_dtype).name}."
             )

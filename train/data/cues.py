@@ -1,8 +1,8 @@
-"""How well a linear classifier does on trivial cues of the embedded dataset.
+"""Measures how well a linear classifier does on trivial cues of the drawn data set.
 
     python -m train.data.cues
 
-It should do badly: what tells horses from humans is their shape.
+It should do badly, because shape is what distinguishes horses from humans.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def thumbnails(images: np.ndarray, side: int) -> np.ndarray:
 
     Args:
       images: `(N, H, W, 3)`.
-      side: the side of the thumbnails in pixels; 1 gives each image's mean colour.
+      side: the side of the thumbnails in pixels; 1 gives the mean colour of each image.
 
     Returns:
       `(N, side * side * 3)` in float64.
@@ -42,11 +42,12 @@ def best_test_accuracy(
 ) -> float:
     """Returns a logistic regression's best test accuracy over `PENALTIES`.
 
-    Choosing the penalty on the test split flatters the classifier: the bound is strict.
+    Choosing the penalty on the test split favours the classifier, so this is an upper
+    bound.
 
     Args:
       train: features `(N, D)` and labels 0 or 1 `(N,)`.
-      test: the same of the test split.
+      test: the same for the test split.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -16,13 +16,13 @@ SAMPLE = "grace_hopper.jpg"  # a photograph that Matplotlib ships; public domain
 def load_picture(path: pathlib.Path | None, side: int) -> Picture:
     """Returns the middle square of an image, resampled (bilinear) to a side in pixels.
 
-    It is as its EXIF orientation says, gray if the file is, else in color; what is
-    transparent is laid on white. More than 8 bits are stretched to them, from the least
-    value to the largest. Of an animation it is the first frame.
+    The image is turned as its EXIF orientation says. It is gray if the file is, else in
+    color, with transparent areas on white. Values of more than 8 bits are scaled to 8,
+    from the smallest to the largest. An animation gives its first frame.
 
     Args:
-      path: of the file, in any format that Pillow reads; None for Matplotlib's sample.
-      side: of the square.
+      path: the file, in any format that Pillow reads; None for Matplotlib's sample.
+      side: the side of the square.
 
     Raises:
       UsageError: if there is no such file, or it cannot be read.
@@ -31,7 +31,7 @@ def load_picture(path: pathlib.Path | None, side: int) -> Picture:
     try:
         with Image.open(file) as image:
             upright = flattened(ImageOps.exif_transpose(image))
-    except Exception as error:  # whatever reading damaged files may raise
+    except Exception as error:  # reading a damaged file may raise anything
         raise UsageError(
             "--image must be an image that Pillow can read, "
             f"got {file} ({describe(error)})."
@@ -43,17 +43,17 @@ def load_picture(path: pathlib.Path | None, side: int) -> Picture:
 
 
 def sample() -> pathlib.Path:
-    """Returns the path of Matplotlib's sample."""
+    """Returns the path of Matplotlib's sample image."""
     from matplotlib import cbook
 
     return pathlib.Path(cbook.get_sample_data(SAMPLE, asfileobj=False))
 
 
 def flattened(image: Image.Image) -> Image.Image:
-    """Returns an image in 8 bits without transparency: gray ("L") or in color ("RGB").
+    """Returns an 8-bit image without transparency, in gray ("L") or in color ("RGB").
 
     Raises:
-      ValueError: if it has values that are not finite.
+      ValueError: if some values are not finite.
     """
     is_gray = Image.getmodebase(image.mode) == "L"
     if np.asarray(image).dtype not in (np.uint8, np.bool_):
@@ -66,7 +66,7 @@ def flattened(image: Image.Image) -> Image.Image:
 
 
 def stretched(values: np.ndarray) -> Image.Image:
-    """Returns values as gray from black for the least to white for the largest."""
+    """Returns values as gray, from black for the smallest to white for the largest."""
     low, high = float(values.min()), float(values.max())
     if not math.isfinite(high - low):
         raise ValueError(f"its values must be finite, got {low} to {high}")

@@ -1,4 +1,4 @@
-"""Data sets downloaded, or drawn, into the folder of TensorFlow Datasets."""
+"""Downloads or draws data sets into the folder of TensorFlow Datasets."""
 
 import contextlib
 import functools
@@ -26,25 +26,25 @@ from train.data.drawing.builder import Rendered
 from train.data.sets import DataError
 from train.faults import Failure, is_full
 
-SERVER_PATIENCE = 3.0  # seconds that a data server is given to answer
+SERVER_PATIENCE = 3.0  # seconds that a data server has to answer
 DOWNLOAD_PATIENCE = 30.0  # seconds without a byte after which a download has failed
 DOWNLOAD_RETRIES = 2  # of a download that fails before its first byte
 
 
 def prepare(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
-    """Returns the builder with its data downloaded or drawn into its folder.
+    """Returns the builder, after downloading or drawing its data into its folder.
 
-    Of several processes one prepares, and the others wait for it.
+    If several processes call this, one prepares the data and the others wait for it.
 
     Raises:
-      DataError: if the data cannot be had.
+      DataError: if the data cannot be obtained.
     """
     root = pathlib.Path(builder.data_dir_root)
     if not isinstance(builder, Rendered):
         check_archives(builder)
     root.mkdir(parents=True, exist_ok=True)
     with preparing(root, builder.name):
-        # Anew, because another process may have prepared it in the meantime.
+        # A new builder, because another process may have prepared the data meanwhile.
         builder = type(builder)(data_dir=root, config=builder.builder_config)
         if not builder.is_prepared():
             if not isinstance(builder, Rendered):
@@ -56,12 +56,12 @@ def prepare(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
 
 @contextlib.contextmanager
 def preparing(root: pathlib.Path, name: str) -> Iterator[None]:
-    """Keeps other processes from preparing the same set, also those of other users.
+    """Keeps other processes, of any user, from preparing the same data set.
 
-    Another user's lock that cannot be opened does not: TFDS puts a set into its place
-    at once, when it is whole.
+    A lock of another user that cannot be opened is ignored: TFDS moves a data set into
+    place at once, when it is complete.
     """
-    # Open to all, because what one user leaves behind is not to keep others out.
+    # Open to all, because a lock file that one user leaves must not keep others out.
     lock = filelock.FileLock(root / f".{name}.lock", mode=0o666, thread_local=False)
     try:
         lock.acquire()
@@ -77,10 +77,10 @@ def preparing(root: pathlib.Path, name: str) -> Iterator[None]:
 
 
 def remove_unfinished(builder: tfds.core.DatasetBuilder) -> None:
-    """Removes what was left where preparing has ended before its end, also by a kill.
+    """Removes what an interrupted or killed preparation has left.
 
-    Of the set that we draw that is all there is. What TFDS downloads may be prepared by
-    others at this moment; it is removed when nobody has touched it for an hour.
+    For the data set that we draw, that is everything there is. Others may be preparing
+    what TFDS downloads at this moment, so it is removed after an hour without a change.
     """
     before = time.time() - (0 if isinstance(builder, Rendered) else 3600)
     place = pathlib.Path(builder.data_dir)
@@ -95,22 +95,22 @@ def check_archives(builder: tfds.core.DatasetBuilder) -> None:
     by_hand = pathlib.Path(builder.data_dir_root, "downloads", "manual")
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not by_hand.is_dir():
         raise DataError(
-            f"{builder.name} has to be downloaded by hand, as its page of TFDS says: "
-            f"into {by_hand}. Then call this again."
+            f"{builder.name} has to be downloaded by hand into {by_hand}, as its TFDS "
+            "page says. Then try again."
         )
     at_hand = all(path.exists() for path in archives(builder))
     if not at_hand and (silence := silence_of_server(builder)):
         drawings = ", or use --dataset rendered"
         raise DataError(
-            f"{builder.name} is not prepared in {builder.data_dir_root} and its server "
-            f"{silence}. Connect to the network, "
-            "or name the folder of prepared data with --data-dir"
+            f"{builder.name} is not prepared in {builder.data_dir_root} and its "
+            f"server {silence}. Connect to the internet, "
+            "or give the folder of prepared data with --data-dir"
             f"{drawings if builder.name == 'horses_or_humans' else ''}."
         )
 
 
 def archives(builder: tfds.core.DatasetBuilder) -> dict[pathlib.Path, str]:
-    """Returns where TFDS's cache has, or would have, each archive, and its SHA-256."""
+    """Returns each archive's place in TFDS's cache, present or not, and its SHA-256."""
     cache = builder.data_dir_root / "downloads"
     found = {}
     for url, info in (builder.url_infos or {}).items():  # none on record
@@ -123,7 +123,7 @@ def archives(builder: tfds.core.DatasetBuilder) -> dict[pathlib.Path, str]:
 def silence_of_server(builder: tfds.core.DatasetBuilder) -> str:
     """Returns how the server of the builder's archives failed to answer, as a clause.
 
-    It is given a few seconds, and the clause is empty if it answers.
+    The server has a few seconds. The clause is empty if it answers.
     """
     urls = [*(builder.url_infos or {})]
     if not urls:
@@ -133,7 +133,7 @@ def silence_of_server(builder: tfds.core.DatasetBuilder) -> str:
     def ask() -> None:
         try:
             request = urllib.request.Request(urls[0], method="HEAD")
-            # An opener of its own, which knows the proxy of today.
+            # A new opener, which reads the current proxy settings.
             opener = urllib.request.build_opener()
             with opener.open(request, timeout=SERVER_PATIENCE):
                 said.append("")
@@ -144,7 +144,7 @@ def silence_of_server(builder: tfds.core.DatasetBuilder) -> str:
             if not isinstance(reason, TimeoutError):
                 said.append(f"cannot be reached ({reason})")
 
-    # A thread, because looking up the host's name knows no time limit.
+    # In a thread, because looking up the host's name has no time limit.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(SERVER_PATIENCE)
@@ -152,9 +152,9 @@ def silence_of_server(builder: tfds.core.DatasetBuilder) -> str:
 
 
 def warn_of_unpublished(builder: tfds.core.DatasetBuilder) -> None:
-    """Says which archives in the cache are not those that TFDS has on record.
+    """Warns of archives in the cache that differ from those that TFDS has on record.
 
-    What TFDS downloads it verifies itself; what was put into its cache it trusts.
+    TFDS verifies what it downloads, but trusts what was put into its cache.
     """
     for path, checksum in archives(builder).items():
         if not path.exists():
@@ -170,14 +170,14 @@ def warn_of_unpublished(builder: tfds.core.DatasetBuilder) -> None:
 
 
 def build(builder: tfds.core.DatasetBuilder) -> None:
-    """Lets a builder prepare itself; what goes wrong becomes a `DataError`."""
+    """Prepares a builder; anything that goes wrong becomes a `DataError`."""
     drawn = isinstance(builder, Rendered)
     verb = "Drawing, for a minute or two," if drawn else "Downloading and preparing"
     print(f"{verb} into {builder.data_dir}", flush=True)
     if drawn or not sys.stderr.isatty():  # drawing has a bar of its own
         tfds.disable_progress_bar()
     try:
-        # Its sizes are not ours.
+        # TFDS prints sizes that do not hold for what we do.
         with (
             contextlib.redirect_stdout(io.StringIO()),
             patient_downloads(),
@@ -186,7 +186,7 @@ def build(builder: tfds.core.DatasetBuilder) -> None:
             builder.download_and_prepare(file_format="array_record")
     except Failure:
         raise
-    except Exception as error:  # TFDS has no common class for what can go wrong
+    except Exception as error:  # TFDS has no common class for its errors
         downloads = builder.data_dir_root / "downloads"
         damage = f"If an archive in {downloads} is damaged, delete it and try again."
         other = "Try again." if drawn else damage
@@ -201,22 +201,22 @@ def build(builder: tfds.core.DatasetBuilder) -> None:
 def what_is_missing(
     name: str, data_dir: pathlib.Path, error: BaseException | None
 ) -> str | None:
-    """Returns what to do if a package was missing, which the error may not say."""
+    """Returns what to do if a package is missing, which the error may not say."""
     while error is not None and not isinstance(error, ImportError):
         error = error.__cause__ or error.__context__
     if error is None:
         return None
-    if "'tensorflow'" not in str(error):  # TFDS may raise it anew, without its name
-        return "Install what is missing, then call this again."
+    if "'tensorflow'" not in str(error):  # TFDS may raise it again, without its name
+        return "Install what is missing, then try again."
     return (
-        f"It needs TensorFlow: prepare it once, with `tfds build {name} --data_dir "
-        f"{data_dir}` where TensorFlow is installed, then call this again."
+        f"It needs TensorFlow: prepare it once with `tfds build {name} --data_dir "
+        f"{data_dir}` where TensorFlow is installed, then try again."
     )
 
 
 @contextlib.contextmanager
 def patient_downloads() -> Iterator[None]:
-    """Lets a stalled download fail; TFDS itself waits for ever, or tries ten times."""
+    """Makes a stalled download fail; TFDS alone waits forever, or tries ten times."""
     send = requests.adapters.HTTPAdapter.send
 
     @functools.wraps(send)
@@ -229,6 +229,6 @@ def patient_downloads() -> Iterator[None]:
 
 
 def describe(error: Exception) -> str:
-    """Returns an exception as a clause: the first line of what it says."""
+    """Returns an exception as a clause: the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else repr(error)

@@ -1,4 +1,4 @@
-"""Prepared data sets of TFDS, read into uint8 arrays."""
+"""Reads prepared TFDS data sets into uint8 arrays."""
 
 import concurrent.futures
 import os
@@ -18,10 +18,10 @@ from train.faults import UsageError
 LENT = (
     "a tenth of each class of train, its images 2, 12, 22..., which has no test split"
 )
-UNKNOWN_SIDE = 300  # pixels: the sides of images whose metadata tell no size
-CHUNK = 64  # images that a thread decodes in turn: one alone may be too little work
-# Values in an image from which on decoding one takes longer than the Python around it,
-# so that more threads than one help; below, they only wait for each other.
+UNKNOWN_SIDE = 300  # pixels: the sides of images whose metadata give no size
+CHUNK = 64  # images per task of a thread: one alone may be too little work
+# Values in an image above which decoding takes longer than the Python code around it,
+# so that several threads help; below, they only wait for each other.
 WORTH_THREADS = 2**14
 
 
@@ -32,11 +32,11 @@ def read_all(
 ) -> Dataset:
     """Returns the images of a prepared builder.
 
-    Held-out are "test" or "validation"; of a set that has neither, a part of "train".
-    Images may be enlarged, as by `load`.
+    The held-out images are "test" or "validation", or a part of "train" if the data set
+    has neither. Images may be enlarged, as by `load`.
 
     Raises:
-      UsageError: if there are none to train on, or to hold out.
+      UsageError: if there are no images to train on, or to hold out.
       DataError: if they are damaged.
     """
     splits = [name for name in ("test", "validation") if name in builder.info.splits]
@@ -57,7 +57,7 @@ def read_all(
 
 
 def check_splits(builder: tfds.core.DatasetBuilder, needed: Set[str]) -> None:
-    """Raises a `UsageError` unless a set has some splits."""
+    """Raises a `UsageError` unless a data set has the given splits."""
     if missing := needed - set(builder.info.splits):
         raise UsageError(
             f"{builder.name} must have the split {' and '.join(sorted(missing))}, got "
@@ -68,21 +68,21 @@ def check_splits(builder: tfds.core.DatasetBuilder, needed: Set[str]) -> None:
 def parted(split: Split, name: str) -> tuple[Split, Split]:
     """Returns a split without a tenth of each class, and that tenth.
 
-    Of the images of a class, in their order, it is the 2nd, the 12th, the 22nd...
+    The tenth is the 2nd, 12th, 22nd... image of each class, in their order.
 
     Raises:
       UsageError: if no class has two images.
     """
-    numbers = np.zeros(len(split), np.int64)  # of an image among those of its class
+    numbers = np.zeros(len(split), np.int64)  # an image's number within its class
     for label in np.unique(split.labels):
         of_class = split.labels == label
         numbers[of_class] = np.arange(of_class.sum())
     held_out = numbers % 10 == 1
     if not held_out.any():
         raise UsageError(
-            f"{name} has no test split, and to lend one of a class there must be two "
-            f"images of it, got {len(split)} images of as many classes. Use another "
-            "--dataset."
+            f"{name} has no test split, and holding out a part of train needs two "
+            f"images of one class, got {len(split)} images of as many classes. Use "
+            "another --dataset."
         )
     kept, lent = (
         Split(split.images[some], split.labels[some]) for some in (~held_out, held_out)
@@ -91,7 +91,7 @@ def parted(split: Split, name: str) -> tuple[Split, Split]:
 
 
 def read_text(builder: tfds.core.DatasetBuilder) -> Text:
-    """Returns the text of a prepared builder, the examples of each split joined.
+    """Returns the text of a prepared builder, with the examples of each split joined.
 
     Raises:
       UsageError: if it lacks a split.
@@ -113,8 +113,9 @@ def read_split(
     split: str,
     enlarge: tuple[int, int] | None = None,
 ) -> Split:
-    """Returns a prepared split, without an alpha channel, decoded on all cores if
-    the images are large.
+    """Returns a prepared split without an alpha channel.
+
+    Large images are decoded on all cores.
 
     Raises:
       DataError: if a record is damaged, or an image or a label is not as declared.
@@ -148,33 +149,33 @@ def check(
     if any(d not in (None, n) for d, n in zip(declared[:2], image.shape, strict=False)):
         raise DataError(
             f"images of {builder.name} must be {declared}, got {image.shape} as image "
-            f"{i} of split {split} in {builder.data_dir}. Prepare the data set anew "
+            f"{i} of split {split} in {builder.data_dir}. Prepare the data set again "
             "from its own archive."
         )
     if not 0 <= label < classes:
         raise DataError(
             f"labels of {builder.name} must lie in [0, {classes}), got {label} at "
-            f"image {i} of split {split} in {builder.data_dir}. Use a data set that is "
-            "labelled throughout."
+            f"image {i} of split {split} in {builder.data_dir}. Use a data set in "
+            "which every image is labelled."
         )
 
 
 def unread(builder: tfds.core.DatasetBuilder, what: str, error: Exception) -> DataError:
-    """Returns the error that something of a set cannot be read, with its remedy.
+    """Returns the error that some part of a data set cannot be read, with a remedy.
 
-    To delete the set is advised only where it is damaged.
+    It advises the user to delete the data set only if that is damaged.
     """
     remedy = what_is_missing(builder.name, builder.data_dir_root, error)
     if remedy is None and is_of_the_system(error, pathlib.Path(builder.data_dir)):
-        remedy = "The data may well be whole: see to that, then call this again."
-    remedy = remedy or f"Delete {builder.data_dir}, then prepare it anew."
+        remedy = "The data itself may be intact: fix this, then try again."
+    remedy = remedy or f"Delete {builder.data_dir}, then prepare it again."
     return DataError(
         f"{what} of {builder.name} cannot be read ({describe(error)}). {remedy}"
     )
 
 
 def is_of_the_system(error: Exception, folder: pathlib.Path) -> bool:
-    """Tells whether reading failed for want of memory, files or the right to read."""
+    """Tells whether reading failed for lack of memory, file handles or permission."""
     if isinstance(error, FileNotFoundError):
         return False
     refused = isinstance(error, OSError) and error.errno is not None
@@ -187,7 +188,8 @@ def image_shape(
 ) -> tuple[int, int, int]:
     """Returns the `(H, W, C)` in which images of a declared shape are kept.
 
-    Their own, unless they are to be enlarged; square if the declaration leaves it open.
+    It is their own shape, unless they are enlarged. If the declaration leaves it open,
+    it is square.
     """
     height, width, channels = declared
     channels = min(channels or 3, 3)
@@ -213,46 +215,46 @@ Get = Callable[[Sequence[int]], list[dict[str, Any]]]
 
 
 def examples(builder: tfds.core.DatasetBuilder, split: str) -> tuple[int, Get]:
-    """Returns how many examples a prepared split has, and how to get some of them.
+    """Returns the number of examples in a prepared split, and a function to get some.
 
     Raises:
-      DataError: if the split is damaged; getting examples raises it too.
+      DataError: if the split is damaged; the function raises it, too.
     """
     try:
         count, get = records(builder, split)
     except DataError:
         raise
-    except Exception as error:  # whatever opening damaged files may raise
+    except Exception as error:  # opening a damaged file may raise anything
         raise unread(builder, f"split {split}", error) from error
 
     def get_one(i: int) -> dict[str, Any]:
         try:
             (example,) = get([i])
-        except Exception as error:  # whatever reading damaged files may raise
+        except Exception as error:  # so may reading it
             raise unread(builder, f"example {i} of split {split}", error) from error
         return example
 
     def get_some(indices: Sequence[int]) -> list[dict[str, Any]]:
         try:
             return get(indices)
-        except Exception:  # one of them is damaged: which?
+        except Exception:  # find out which one is damaged
             return [get_one(i) for i in indices]
 
     return count, get_some
 
 
 def records(builder: tfds.core.DatasetBuilder, split: str) -> tuple[int, Get]:
-    """Returns what `examples` does, from either of the formats that we read."""
+    """Returns the same as `examples`, from either of the formats that we read."""
     if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
         source = builder.as_data_source(split)
-        # Together, because a file of many records is slow to read one by one.
+        # All at once, because reading many records one by one is slow.
         return len(source), lambda indices: source.__getitems__(list(indices))
     info = builder.info.splits[split]
     found = [record for path in info.filepaths for record in tfrecords(path)]
     if len(found) != info.num_examples:
         raise DataError(
             f"split {split} in {builder.data_dir} must have {info.num_examples} "
-            f"records, got {len(found)}. Delete the folder, then prepare it anew."
+            f"records, got {len(found)}. Delete the folder, then prepare it again."
         )
     decode = builder.info.features.deserialize_example_np
     return len(found), lambda indices: [decode(found[i]) for i in indices]
@@ -261,8 +263,8 @@ def records(builder: tfds.core.DatasetBuilder, split: str) -> tuple[int, Get]:
 def tfrecords(path: os.PathLike) -> Iterator[bytes]:
     """Yields the records of a TFRecord file, which TFDS reads only with TensorFlow.
 
-    A record is its length (uint64, little-endian), the length's checksum (4 bytes),
-    its bytes and their checksum (4 bytes). Checksums are not verified.
+    A record consists of its length (uint64, little-endian), the length's checksum (4
+    bytes), its bytes and their checksum (4 bytes). Checksums are not verified.
 
     Raises:
       DataError: if the file ends inside a record.
@@ -277,6 +279,6 @@ def tfrecords(path: os.PathLike) -> Iterator[bytes]:
             if len(header) < 12 or len(body) < size + 4:
                 raise DataError(
                     f"{path} ends inside a record. Delete its folder, then prepare it "
-                    "anew."
+                    "again."
                 )
             yield body[:-4]

@@ -1,4 +1,4 @@
-"""A contact sheet of the drawn data set.
+"""Draws a contact sheet of the drawn data set.
 
 python -m train.data.rendered contact.png --rows 6 --columns 8
 """
@@ -12,7 +12,7 @@ from train.data.drawing import scene
 
 
 def contact_sheet(rows: int, columns: int, side: int = 150) -> Image.Image:
-    """Returns a grid of training images, horses and humans in turn, with labels."""
+    """Returns a grid of labelled training images, horses and humans in turn."""
     sheet = Image.new("RGB", (columns * side, rows * side))
     pen = ImageDraw.Draw(sheet)
     for cell in range(rows * columns):
@@ -36,7 +36,7 @@ def main() -> None:
     """Writes a contact sheet."""
     parser = argparse.ArgumentParser(
         prog="python -m train.data.rendered",
-        description="Draw a contact sheet of the dataset.",
+        description="Draw a contact sheet of the data set.",
     )
     parser.add_argument("path", type=expanded, help="the PNG to write")
     parser.add_argument("--rows", type=int, default=6, help="images down the sheet")

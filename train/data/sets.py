@@ -1,4 +1,4 @@
-"""What the data room hands out: images or text, in memory; or an error."""
+"""What `train.data` returns: images or text in memory, or an error."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from train.faults import Failure
 
 
 class DataError(Failure):
-    """Data that cannot be had."""
+    """Data that cannot be obtained."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Split:
 class Dataset:
     """A data set in memory: its TFDS name, why it was chosen, and its splits.
 
-    `lent` says which images of "train" are `test`, if the set has no such split.
+    `lent` says which images of "train" serve as `test`, if there is no such split.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""What stands for TensorFlow while TFDS prepares a data set.
+"""A stand-in for TensorFlow while TFDS prepares a data set.
 
-TFDS's builders open their archives through TensorFlow's file functions, and its image
-feature encodes arrays with TensorFlow's PNG encoder. Python and Pillow do the same.
+TFDS's builders open their archives with TensorFlow's file functions, and its image
+feature encodes arrays with TensorFlow's PNG encoder. Here Python and Pillow do both.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from tensorflow_datasets.core.utils import lazy_imports_utils
 
 
 class StandIn:
-    """Has some of TensorFlow's names; any other is looked up in TensorFlow itself.
+    """Has some of TensorFlow's names, and looks up any other in TensorFlow itself.
 
     Args:
-      path: where in TensorFlow the names are: "io.gfile", or "" for its top.
-      names: what stands for each of them.
+      path: where in TensorFlow the names are: "io.gfile", or "" for its top level.
+      names: the stand-in for each name.
     """
 
     def __init__(self, path: str, **names: Any) -> None:
@@ -39,7 +39,7 @@ class StandIn:
 
 
 def open_file(path: os.PathLike | str, mode: str) -> IO[Any]:
-    """Returns an open file; text is UTF-8, its line ends as they are."""
+    """Returns an open file; text is UTF-8, with its line ends unchanged."""
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     return open(path, mode, **text)
 
@@ -55,7 +55,7 @@ _encode_with_tensorflow = image_feature._ImageEncoder._encode_image
 
 
 def encode_image(encoder: image_feature._ImageEncoder, image: np.ndarray) -> bytes:
-    """Returns an image `(H, W, C)` as PNG, or as what else the encoder is to make."""
+    """Returns an image `(H, W, C)` as PNG, or in the encoder's format."""
     if encoder.encoding_format != "png" or encoder.np_dtype != np.uint8:
         return _encode_with_tensorflow(encoder, image)
     image_feature._validate_np_array(image, encoder.shape, encoder.np_dtype)
@@ -65,7 +65,7 @@ def encode_image(encoder: image_feature._ImageEncoder, image: np.ndarray) -> byt
 
 @contextlib.contextmanager
 def for_tensorflow(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
-    """Lets a builder prepare itself without TensorFlow, as far as that can be."""
+    """Lets a builder prepare itself without TensorFlow, as far as possible."""
     patch = unittest.mock.patch.object
     with contextlib.ExitStack() as stack:
         for module in (extractor, sys.modules[type(builder).__module__]):

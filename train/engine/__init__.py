@@ -1,1 +1,1 @@
-"""How a task is trained, whatever it is."""
+"""Trains a task, whatever it is."""

@@ -1,6 +1,6 @@
-"""What is taken from a kernel's gradient: its mean, a placebo, or nothing.
+"""What an arm removes from a kernel's gradient: its mean, a placebo, or nothing.
 
-Everything here knows a kernel by its path and its fan-in axes alone.
+Everything here knows a kernel only by its path and its fan-in axes.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,10 +22,10 @@ PLACEBO_SALT = 0x9C  # keeps the placebo's directions apart from a run's other k
 
 
 def chosen_axes(config: Config, axes: Policy, params: Any) -> Axes:
-    """Returns the axes of the kernels that `--gc-only` and `--gc-not` leave in.
+    """Returns the axes of the kernels that `--gc-only` and `--gc-not` choose.
 
     Raises:
-      UsageError: if a pattern decides on no kernel, or none is left.
+      UsageError: if a pattern decides about no kernel, or no kernel is left.
     """
     if not config.gc_only and not config.gc_not:
         return axes
@@ -41,7 +41,7 @@ def chosen_axes(config: Config, axes: Policy, params: Any) -> Axes:
                 if row.axes is not None
             )
             raise UsageError(
-                f"--gc-only and --gc-not must choose kernels, of {paths}. {note}"
+                f"--gc-only and --gc-not must choose among {paths}. {note}"
             )
     return patterns
 
@@ -49,7 +49,7 @@ def chosen_axes(config: Config, axes: Policy, params: Any) -> Axes:
 def projection(
     config: Config, axes: Policy, params: Any
 ) -> optax.GradientTransformation | None:
-    """Returns what the arm takes from gradients or updates; None if nothing."""
+    """Returns the arm's projection of gradients or updates, None if it has none."""
     if config.gc:
         return optax_gc.centralize_gradients(chosen_axes(config, axes, params))
     if config.placebo:
@@ -62,7 +62,7 @@ def directions(seed: int, axes: Policy, params: Any) -> dict[str, Array]:
     """Returns a random unit vector over the fan-in of each kernel, by path.
 
     It has the kernel's shape along its fan-in axes and 1 elsewhere: all output units
-    have the same, as they have the same mean.
+    share one direction, as GC uses the direction of ones for all of them.
     """
     key = jax.random.fold_in(jax.random.key(seed), PLACEBO_SALT)
     found = {}
@@ -75,15 +75,15 @@ def directions(seed: int, axes: Policy, params: Any) -> dict[str, Array]:
 
 
 def placebo(vectors: Mapping[str, Array], axes: Axes) -> optax.GradientTransformation:
-    """Returns a transformation that takes one direction out of each fan-in vector.
+    """Returns a transformation that removes one direction from each fan-in vector.
 
-    What Gradient Centralization does with the direction of ones it does with another
-    one: the same dimension less, and no meaning. It keeps no state.
+    Gradient Centralization removes the direction of ones; this removes another one. So
+    it also takes one dimension, but one without meaning. It keeps no state.
 
     Args:
       vectors: the unit vectors, as `directions` makes them.
       axes: the fan-in axes, as for `optax_gc.centralize_gradients`; a kernel that they
-        leave alone is left alone.
+        leave alone is left alone here, too.
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -100,7 +100,7 @@ def placebo(vectors: Mapping[str, Array], axes: Axes) -> optax.GradientTransform
 
 
 def without(x: Array, vector: Array, axes: tuple[int, ...]) -> Array:
-    """Returns `x` less its part along a unit vector over the given axes."""
+    """Returns `x` without its part along a unit vector over the given axes."""
     vector = vector.astype(x.dtype)
     vectors = jnp.broadcast_to(vector, x.shape)
     return x - vectors * jnp.sum(x * vectors, axes, keepdims=True)
@@ -111,8 +111,9 @@ def taken_shares(
 ) -> Callable[[Any], dict[str, Array]]:
     """Returns a function from gradients to the share of its energy that each loses.
 
-    To the arm's projection, or without one to Gradient Centralization; of all kernels,
-    chosen or not. It gives a float32 scalar a kernel, by path.
+    The share is what the arm's projection removes or, without one, what Gradient
+    Centralization would remove. The function covers all kernels, chosen or not, and
+    returns a float32 scalar for each, by path.
     """
     vectors = directions(config.seed, axes, params) if config.placebo else {}
 
@@ -137,7 +138,7 @@ def kernels(tree: Any, rows: Any) -> dict[str, Array]:
 
     Args:
       tree: a tree of the structure that `rows` describes.
-      rows: those of `optax_gc.describe`.
+      rows: the rows of `optax_gc.describe`.
     """
     leaves = jax.tree.leaves(tree)
     return {
@@ -148,15 +149,15 @@ def kernels(tree: Any, rows: Any) -> dict[str, Array]:
 
 
 def mean_drift(params: Any, start: Any, axes: Policy) -> dict[str, float]:
-    """Returns how far the fan-in means of each kernel are from those at the start.
+    """Returns how far the fan-in means of each kernel have moved since the start.
 
-    The root mean square over the output units, in the units of the weights. Gradient
-    Centralization conserves these means under SGD.
+    This is the root mean square over the output units, in the units of the weights.
+    Under SGD, Gradient Centralization conserves these means.
 
     Args:
       params: NumPy arrays.
       start: NumPy arrays.
-      axes: the policy of the fan-in axes.
+      axes: the policy for the fan-in axes.
     """
     changes = jax.tree.map(np.subtract, params, start)
     rows = optax_gc.describe(params, axes).rows

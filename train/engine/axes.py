@@ -1,4 +1,4 @@
-"""Which axes GC averages over: what the task's own network contracts."""
+"""The axes that GC averages over: those that the task's own network contracts."""
 
 import jax
 
@@ -8,10 +8,10 @@ from train.engine.task import Task, Variables, take
 
 
 def fan_in_axes(task: Task, variables: Variables) -> Policy:
-    """Returns the policy that is read off the task's evaluation; nothing is run.
+    """Returns the policy traced from the task's evaluation, without running it.
 
     Args:
-      task: what is trained.
+      task: the task.
       variables: as `task.init` makes them; shapes and dtypes are enough.
     """
     rest = {name: tree for name, tree in variables.items() if name != "params"}

@@ -15,8 +15,8 @@ from train.engine.task import Examples, take
 class Batch(NamedTuple):
     """Examples that share a step, spread over the devices along the first axis.
 
-    The examples, and each one's int32 position `(B,)` in the batch. Positions past the
-    batch's count are padding. They are dealt out to the devices in turn, so that every
+    Each example has an int32 position in the batch, `(B,)`. Positions past the batch's
+    count are padding. Examples are dealt out to the devices in turn, so that every
     device has its share of a short batch.
     """
 
@@ -30,21 +30,21 @@ def all_devices() -> Mesh:
 
 
 def padded_size(batch_size: int, mesh: Mesh) -> int:
-    """Returns the batch size, up to the next multiple of the devices."""
+    """Returns the batch size, rounded up to a multiple of the number of devices."""
     return math.ceil(batch_size / mesh.size) * mesh.size
 
 
 def deal(examples: Examples, indices: np.ndarray, batch_size: int, mesh: Mesh) -> Batch:
     """Returns the batch of the examples `indices` on the devices, dealt out in turn.
 
-    It is padded to `batch_size`, and that to a multiple of the devices.
+    It is padded to `batch_size`, rounded up to a multiple of the number of devices.
     """
     size = padded_size(batch_size, mesh)
     rows, positions = dealt(indices, size, mesh), order(size, mesh)
     sharding = NamedSharding(mesh, P("batch"))
 
     def put(x: np.ndarray) -> Array:
-        # Each process is asked for what its own devices hold, and for no more.
+        # Each process is asked only for what its own devices hold.
         return jax.make_array_from_callback(
             (size, *x.shape[1:]), sharding, lambda index: take(x, rows[index[0]])
         )
@@ -85,8 +85,8 @@ def epoch_batches(
 ) -> list[np.ndarray]:
     """Returns the indices of an epoch's batches, int64, each example at most once.
 
-    All batches have `batch_size` examples. What is left over makes a smaller one, with
-    `keep_rest`, or is left out.
+    All batches have `batch_size` examples. With `keep_rest`, what is left over makes a
+    smaller one; otherwise it is left out.
     """
     order = np.random.default_rng((seed, epoch)).permutation(size)
     if not keep_rest:

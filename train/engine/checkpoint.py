@@ -16,11 +16,11 @@ import numpy as np
 from train.engine.state import State
 from train.faults import Failure, is_full, uninterrupted
 
-SEAL = "SHA256"  # the file in a folder of Orbax's that tells damage to the others
+SEAL = "SHA256"  # a file in each Orbax folder that shows whether the others are damaged
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
-KEPT = 2  # checkpoints of a run; the older one is for when the newer is damaged
+KEPT = 2  # checkpoints per run; the older one is used if the newer is damaged
 
 
 class CheckpointError(Failure):
@@ -29,11 +29,11 @@ class CheckpointError(Failure):
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run is: in which epoch, and the sums over its steps so far.
+    """How far a run is: its current epoch, and sums over the steps of that epoch.
 
-    `epoch` counts from 1, `steps` and `images` are those of the epoch that are done (an
-    image is any example). `loss` and `score` are sums over images, `removed` a sum over
-    steps for each leaf that is centralized, by path. `seconds` is the time they took.
+    `epoch` counts from 1. `steps` and `images` are those of the epoch that are done (an
+    image is any example). `loss` and `score` are sums over images; `removed` is a sum
+    over steps for each centralized leaf, by path. `seconds` is the time they took.
     """
 
     epoch: int = 1
@@ -46,17 +46,17 @@ class Progress:
 
 
 class Checkpoints:
-    """The last few checkpoints of a run, one folder each, by number of steps."""
+    """The last few checkpoints of a run, one folder each, named by number of steps."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder.resolve()
         absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax raises what it logs
 
     def save(self, step: int, state: State, progress: Progress) -> None:
-        """Writes a state and the progress, atomically; drops old ones.
+        """Writes a state and the progress atomically; drops old checkpoints.
 
         Raises:
-          CheckpointError: if it cannot be written; then the older ones are kept.
+          CheckpointError: if it cannot be written; older ones are then kept.
         """
         state = jax.device_get(state)
         record = {"progress": dataclasses.asdict(progress)}
@@ -64,7 +64,7 @@ class Checkpoints:
             with uninterrupted():
                 self._save(step, state, record)
         except Exception as error:  # TensorStore has no common class for a full disk
-            kept = " Earlier ones are kept." if self.steps() else ""
+            kept = " Earlier checkpoints are kept." if self.steps() else ""
             raise unwritten(f"a checkpoint into {self.folder}", error, kept) from error
 
     def _save(self, step: int, state: State, record: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ class Checkpoints:
         self.folder.mkdir(exist_ok=True)
         check_room(self.folder, state)
         with self._manager() as manager:
-            # One of the same step can only be one that was found damaged.
+            # An existing one at the same step can only be one that was found damaged.
             shutil.rmtree(self.folder / str(step), ignore_errors=True)
             manager.reload()
             manager.save(
@@ -87,14 +87,14 @@ class Checkpoints:
     def restore(
         self, like: State, warn: Callable[[str], None]
     ) -> tuple[State, Progress] | None:
-        """Returns the newest undamaged checkpoint, or None if there is none at all.
+        """Returns the newest undamaged checkpoint, or None if there are none at all.
 
         Args:
           like: a state with the same structure, shapes and dtypes.
-          warn: is told of each damaged checkpoint.
+          warn: called with a warning for each damaged checkpoint.
 
         Raises:
-          CheckpointError: if there are some, and all are damaged.
+          CheckpointError: if there are checkpoints, and all are damaged.
         """
         steps = self.steps()
         if not steps:
@@ -104,19 +104,19 @@ class Checkpoints:
             for step in steps:
                 try:
                     return self._restore(manager, step, like)
-                except Exception as error:  # whatever reading damaged files may raise
+                except Exception as error:  # damaged files may raise anything
                     why = f"is damaged ({first_line(error)})"
                     if step != steps[-1]:
                         place = self.folder / str(step)
-                        warn(f"the checkpoint {place} {why}; trying the one before it.")
+                        warn(f"the checkpoint {place} {why}; trying the previous one.")
         raise CheckpointError(
-            f"no checkpoint in {self.folder} can be read: the oldest {why}, and so is "
-            "each newer one. Put back a copy of one, or train anew in another folder; "
-            "the record is left as it is."
+            f"no checkpoint in {self.folder} can be read: the oldest {why}, and so are "
+            "all newer ones. Restore one from a copy, or train again in another "
+            "folder. The record is left unchanged."
         )
 
     def steps(self) -> list[int]:
-        """Returns the steps that there are checkpoints of, the newest first."""
+        """Returns the steps of the checkpoints, newest first."""
         if not self.folder.is_dir():
             return []
         names = [path.name for path in self.folder.iterdir() if path.is_dir()]
@@ -140,7 +140,7 @@ class Checkpoints:
             max_to_keep=KEPT,
             create=False,
             enable_async_checkpointing=False,
-            # Of several processes only the first one comes here.
+            # If there are several processes, only the first one gets here.
             multiprocessing_options=ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="save"
             ),
@@ -149,9 +149,9 @@ class Checkpoints:
 
 
 def orbax() -> ModuleType:
-    """Returns Orbax's module, which nothing needs before the first checkpoint.
+    """Returns Orbax's module, imported only when the first checkpoint needs it.
 
-    It takes a second or more to import, so the first step does not wait for it.
+    The import takes a second or more, and the first step need not wait for it.
     """
     import orbax.checkpoint
 
@@ -159,17 +159,17 @@ def orbax() -> ModuleType:
 
 
 def progress_of(record: dict[str, Any]) -> Progress:
-    """Returns the progress that a checkpoint has on record.
+    """Returns the progress recorded in a checkpoint.
 
-    One from before there were other scores than accuracy has the number of right
-    answers as "correct".
+    Old checkpoints, from when accuracy was the only score, call the number of right
+    answers "correct".
     """
     names = {"correct": "score"}
     return Progress(**{names.get(name, name): value for name, value in record.items()})
 
 
 def layout(state: State) -> dict[str, Any]:
-    """Returns a state as it lies on disk: without `model_state` if that is empty."""
+    """Returns a state as stored on disk: without `model_state` if that is empty."""
     fields = dict(vars(state))
     if not state.model_state:
         del fields["model_state"]
@@ -187,25 +187,25 @@ def digest(folder: pathlib.Path) -> str:
 
 
 def seal(folder: pathlib.Path) -> None:
-    """Notes the digest of what was saved, last of all."""
+    """Writes the digest of what was saved, as the last step."""
     (folder / SEAL).write_text(digest(folder) + "\n")
 
 
 def check_seal(folder: pathlib.Path) -> None:
     """Raises a `ValueError` if files were damaged after they were sealed.
 
-    Orbax would notice most damage as well, but its threads would go on to complain
-    for pages. What was killed before it was sealed is left for Orbax to judge.
+    Orbax would notice most damage, too, but its threads would then complain for pages.
+    A checkpoint that was not sealed, because of a kill, is left for Orbax to judge.
     """
     path = folder / SEAL
     if path.exists() and path.read_text().strip() != digest(folder):
-        raise ValueError("its files differ from those that were saved")
+        raise ValueError("its files differ from what was saved")
 
 
 def check_room(folder: pathlib.Path, state: State) -> None:
     """Raises an `OSError` unless a file as large as the state can be written.
 
-    Orbax would notice as well, but its threads would go on to complain for pages.
+    Orbax would notice, too, but its threads would then complain for pages.
     """
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -213,7 +213,7 @@ def check_room(folder: pathlib.Path, state: State) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Returns what went wrong in a line."""
+    """Returns what went wrong, in one line."""
     lines = str(error).strip().splitlines()
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
@@ -222,13 +222,13 @@ def first_line(error: Exception) -> str:
 
 
 def unwritten(what: str, error: Exception, kept: str = "") -> CheckpointError:
-    """Returns the error that something could not be written."""
+    """Returns the error for something that could not be written."""
     room = "; make room" if is_full(error) else ""
     return CheckpointError(f"cannot write {what}: {first_line(error)}{room}.{kept}")
 
 
 def save_params(path: pathlib.Path, params: Any) -> None:
-    """Writes a pytree of arrays into the folder `path`, atomically, anew.
+    """Writes a pytree of arrays into the folder `path` atomically, replacing it.
 
     Raises:
       CheckpointError: if it cannot be written.
@@ -252,9 +252,9 @@ def load_params(path: pathlib.Path) -> Any:
         check_seal(path)
         with _checkpointer() as checkpointer:
             return checkpointer.restore(path.resolve())
-    except Exception as error:  # whatever reading damaged files may raise
+    except Exception as error:  # damaged files may raise anything
         raise CheckpointError(
-            f"{path} is damaged ({first_line(error)}). Put back a copy of it, or use "
+            f"{path} is damaged ({first_line(error)}). Restore it from a copy, or use "
             "another run."
         ) from error
 

@@ -23,13 +23,13 @@ class Diverged(Failure):
 
 
 class Step(NamedTuple):
-    """What is told of a step.
+    """The report of a step.
 
     Attributes:
-      progress: how far the run is after it.
+      progress: how far the run is after the step.
       removed: the share that each kernel's gradient lost, by path.
-      state: after it, if the devices have stopped there; None inside a dispatch. It is
-        gone when the next step is asked for.
+      state: the state after the step, if the devices have stopped there; None inside a
+        dispatch. It is no longer valid once the next step is requested.
     """
 
     progress: Progress
@@ -44,9 +44,9 @@ def train_epoch(
     key: Array,
     progress: Progress,
 ) -> Iterator[Step]:
-    """Does some work after the other and yields each step.
+    """Runs one piece of work after another and yields each step.
 
-    The time until the next step is asked for is not counted.
+    The time until the next step is requested is not counted.
 
     Args:
       program: the compiled functions.

@@ -1,4 +1,4 @@
-"""The scores of a split that is not trained on."""
+"""Evaluates a split that is not trained on."""
 
 import dataclasses
 import functools
@@ -18,14 +18,14 @@ from train.record.metrics import Score
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """A split on the devices, and what evaluates it.
+    """A split on the devices, and its compiled evaluation.
 
     Attributes:
       name: the split.
       batch: its examples.
       count: how many of them are not padding.
-      score: the task's.
-      program: the compiled evaluation; None if none is wanted.
+      score: the task's score.
+      program: the compiled evaluation; None if it is not wanted.
     """
 
     name: str
@@ -46,7 +46,7 @@ class HeldOut:
         return dataclasses.replace(self, program=lowered.compile())
 
     def evaluate(self, state: State) -> dict[str, float | None]:
-        """Returns loss and score under their names, None if not wanted."""
+        """Returns loss and score by name, None if not wanted."""
         if self.program is None:
             return dict.fromkeys(self.score.names(self.name))
         totals = self.program(state, self.batch, np.int32(self.count))
@@ -55,7 +55,7 @@ class HeldOut:
 
 
 def held_out(run: Run, split: str) -> HeldOut:
-    """Returns a split, once its examples are on the devices."""
+    """Returns a split after sending its examples to the devices."""
     examples = run.task.splits[split]
     count = size(examples)
     batch = deal(examples, np.arange(count), count, run.mesh)

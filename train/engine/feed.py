@@ -1,10 +1,10 @@
-"""Where training examples wait for their step: on the host, or on the devices.
+"""Feeds training examples to the steps, from the host or from the devices.
 
-On the host, a batch is sent while the step before it runs. On the devices, one
-dispatch takes many steps, and the host sends no more than the examples' numbers. Each
-device then holds all examples and gathers its own share of a batch: batches are drawn
-from the whole set, so with a part of it a device would have to ask the others for most
-of each batch.
+From the host, a batch is sent while the step before it runs. From the devices, one
+dispatch takes many steps, and the host sends only the examples' numbers. Each device
+then holds all examples and gathers its own share of a batch. Batches are drawn from the
+whole set, so a device with only a part of it would have to ask the others for most of
+each batch.
 """
 
 import functools
@@ -34,7 +34,7 @@ from train.engine.state import State
 from train.engine.task import Examples, take
 
 SHARE = 1 / 8  # of a device's memory that the training examples may take
-TURN = 64  # steps that a device takes, at the most, before it reports
+TURN = 64  # the most steps that a device takes before it reports
 
 COUNT = jax.ShapeDtypeStruct((), jnp.int32)
 
@@ -43,8 +43,8 @@ class Work(NamedTuple):
     """Steps that are dispatched together.
 
     Attributes:
-      inputs: what the compiled steps take between the state and the key.
-      counts: the number of examples in each of them.
+      inputs: the arguments of the compiled steps between the state and the key.
+      counts: the number of examples in each step.
     """
 
     inputs: tuple[Any, ...]
@@ -58,13 +58,13 @@ class Feed(Protocol):
         """Returns the compiled steps.
 
         Args:
-          step: from a state, a batch, its size and a key to the next state, and to what
-            is told of the step.
+          step: maps a state, a batch, its size and a key to the next state and a report
+            of the step.
           state: a state, or its shapes.
 
         Returns:
-          From a state, a work's inputs and a key to the state after all its steps, and
-          to what is told of each, along a first axis if there can be several.
+          A function that maps a state, a work's inputs and a key to the state after all
+          its steps and the reports, along a first axis if there can be several steps.
         """
 
     def works(
@@ -74,7 +74,7 @@ class Feed(Protocol):
 
         Args:
           batches: int64 `(B,)` each.
-          ends: positions of batches after whose steps a work has to end.
+          ends: positions of the batches after which a work must end.
         """
 
 
@@ -88,7 +88,7 @@ def choose(config: Config, examples: Examples, mesh: Mesh) -> Feed:
 
 
 def fits(examples: Examples, mesh: Mesh) -> bool:
-    """Tells whether devices with memory of their own have room for all examples."""
+    """Tells whether the devices have their own memory, with room for all examples."""
     device = mesh.local_devices[0]
     stats = None if device.platform == "cpu" else device.memory_stats()
     limit = (stats or {}).get("bytes_limit", 0)
@@ -111,7 +111,7 @@ class HostFeed:
     def works(
         self, batches: Sequence[np.ndarray], ends: Collection[int]
     ) -> Iterator[Work]:
-        del ends  # each step is a work of its own
+        del ends  # each step is its own work
         for rows in batches:
             batch = deal(self.examples, rows, self.batch_size, self.mesh)
             yield Work((batch, np.int32(len(rows))), (len(rows),))
@@ -181,17 +181,17 @@ def take_steps(
     step: Callable[..., Any],
     mesh: Mesh,
 ) -> tuple[State, ...]:
-    """Returns the state after some steps, and what is told of each.
+    """Returns the state after some steps, and the report of each.
 
-    A loop of as many passes as there are steps, not `lax.scan`: one compiled program
-    serves any number of them up to `TURN`.
+    This is a loop over the number of steps rather than a `lax.scan`, so that one
+    compiled program serves any number of steps up to `TURN`.
 
     Args:
-      state: what the first step starts from.
-      examples: all of them, on each device.
-      positions: of a batch's rows in it, int32 `(B,)`, spread over the devices.
+      state: the state before the first step.
+      examples: all examples, on each device.
+      positions: each row's position in a batch, int32 `(B,)`, spread over the devices.
       rows: the examples of each step, int32 `(TURN, B)`, spread over the devices.
-      counts: how many of them count, int32 `(TURN,)`.
+      counts: how many of them are not padding, int32 `(TURN,)`.
       steps: number of steps, int32 scalar.
       key: the key of the run's steps.
       step: takes one step.

@@ -1,13 +1,14 @@
 """A run from beginning to end, in the order in which it happens.
 
-    begin     the first state, or the newest checkpoint; the data and the model are told
-    train     what is compiled; then epoch after epoch:
-                  steps come in a stream (`epoch.py`), and each is told to the record;
-                  after some of them the state is evaluated, and so it is at the end;
-                  the epoch is told to the record, and a checkpoint saved
+    begin     the first state, or the newest checkpoint; the data and model are reported
+    train     the functions are compiled; then, in each epoch:
+                  steps come in a stream (`epoch.py`), and each is reported;
+                  the state is evaluated after some of them, and at the end;
+                  the epoch is reported, and a checkpoint is saved
     finish    the test split, the final parameters, the summary
 
-The record (`train/record`) is told through a `Reporter`, and decides on nothing.
+Everything is reported to the record (`train/record`) through a `Reporter`, which makes
+no decisions.
 """
 
 import contextlib
@@ -30,13 +31,13 @@ from train.record.reporter import Reporter
 
 
 def fit(config: Config, task: Task, reporter: Reporter, stop: Stop) -> State:
-    """Trains as configured, on from the newest checkpoint if there is one.
+    """Trains as configured, starting from the newest checkpoint if there is one.
 
     Args:
       config: the run's configuration.
-      task: what is trained, with its data.
-      reporter: is told of the data, the model, each step and epoch, and the end.
-      stop: the user's requests to stop, obeyed after the step in hand.
+      task: the task, with its data.
+      reporter: hears of the data, the model, each step and epoch, and the end.
+      stop: the user's requests to stop, obeyed after the current step.
 
     Returns:
       The final state.
@@ -44,7 +45,7 @@ def fit(config: Config, task: Task, reporter: Reporter, stop: Stop) -> State:
     Raises:
       UsageError: if the configuration does not suit the data.
       Diverged: if the loss or the parameters are no longer finite.
-      Interrupted: if the user stopped it; then everything is saved.
+      Interrupted: if the user stopped it; everything is then saved.
     """
     check_sizes(config, task)
     run, state = begin(config, task)
@@ -64,7 +65,7 @@ def fit(config: Config, task: Task, reporter: Reporter, stop: Stop) -> State:
 
 
 def resumed(run: Run, state: State, reporter: Reporter) -> tuple[State, Progress]:
-    """Returns the newest checkpoint, in every process, or else `state` itself."""
+    """Returns the newest checkpoint, in every process, or `state` if there is none."""
     kept, found = checkpoints(reporter), None
     if kept:
         found = kept.restore(state, reporter.warn)
@@ -103,7 +104,7 @@ def one_epoch(
     """Returns the state and progress after the epoch that `progress` is in.
 
     Raises:
-      Interrupted: after the steps in hand are done and saved.
+      Interrupted: if the user stopped it; the current steps are then done and saved.
       Diverged: if the loss or the parameters are no longer finite.
     """
     works, signum = program.feed.works(*run.left(progress)), None
@@ -130,7 +131,7 @@ def one_epoch(
 def report_step(
     run: Run, watched: HeldOut, step: epoch.Step, reporter: Reporter
 ) -> None:
-    """Reports a step, and evaluates the state if it is time to, within an epoch."""
+    """Reports a step within an epoch, and evaluates the state if it is time to."""
     progress, done = step.progress, run.done(step.progress)
     metrics = train_metrics(run, progress)
     reporter.step(progress.epoch, progress.steps, metrics, step.removed)
@@ -142,7 +143,7 @@ def report_step(
 def report_epoch(
     run: Run, watched: HeldOut, state: State, progress: Progress, reporter: Reporter
 ) -> None:
-    """Evaluates the state and reports the epoch that it has finished."""
+    """Evaluates the state and reports the finished epoch."""
     metrics, done = train_metrics(run, progress), run.done(progress)
     metrics |= watched.evaluate(state)
     if run.is_due(done):
@@ -165,7 +166,7 @@ def train_metrics(run: Run, progress: Progress) -> dict[str, float]:
 
 
 def save(run: Run, state: State, progress: Progress, reporter: Reporter) -> None:
-    """Saves a checkpoint, and before it what the record has to have by then."""
+    """Saves a checkpoint, after the parts of the record that must precede it."""
     if kept := checkpoints(reporter):
         reporter.save_shares()
         with told_how_to_go_on(reporter):
@@ -173,14 +174,14 @@ def save(run: Run, state: State, progress: Progress, reporter: Reporter) -> None
 
 
 def checkpoints(reporter: Reporter) -> Checkpoints | None:
-    """Returns those of the run's folder; None but in the first process."""
+    """Returns the checkpoints in the run's folder; None except in the first process."""
     folder = reporter.workdir
     return folder and Checkpoints(folder / "checkpoints")
 
 
 @contextlib.contextmanager
 def told_how_to_go_on(reporter: Reporter) -> Iterator[None]:
-    """Adds to the error of what cannot be written how to go on once it can be."""
+    """Adds to an error of writing how to continue once writing is possible."""
     try:
         yield
     except checkpoint.CheckpointError as error:
@@ -189,9 +190,9 @@ def told_how_to_go_on(reporter: Reporter) -> Iterator[None]:
 
 
 def finish(run: Run, state: State, reporter: Reporter) -> None:
-    """Opens the test split if that is still to do, saves the outcome, reports the end.
+    """Evaluates the test split if necessary, saves the outcome and reports the end.
 
-    It is still to do where another split was watched, and the run had not ended before.
+    It is necessary if another split was watched, and the run had not ended before.
     """
     folder = reporter.workdir
     ended = processes.any_of_them(int(reporter.had_ended) or None) is not None

@@ -1,7 +1,7 @@
-"""A line between the processes of a run, by which each hears at once of another's end.
+"""Connects the processes of a run, so that each hears at once when another one ends.
 
-JAX notices as well, but after a minute, or by aborting this process in the middle of
-what it does. A connection that the system closes with its process tells it at once.
+JAX notices, too, but after a minute, or by aborting this process in the middle of its
+work. The system closes a connection as soon as its process ends.
 """
 
 import contextlib
@@ -17,23 +17,21 @@ from jax.experimental import multihost_utils
 
 from train.faults import Interrupted
 
-TOKEN = 16  # bytes, by which the first process knows the others from strangers
+TOKEN = 16  # bytes by which the first process tells the others from strangers
 BYE, FAILED = b".", b"!"  # what a process says last
-GRACE = (
-    0.5  # seconds in which one that has failed leaves the others to fail by the same
-)
+GRACE = 0.5  # seconds that a failed process leaves the others to fail in the same way
 PATIENCE = 10.0  # seconds to reach the first process
 
 
 @contextlib.contextmanager
 def line(host: str | None, lost: Callable[[], None]) -> Iterator[None]:
-    """Connects the first process with all others; to be entered in all of them.
+    """Connects the first process with all others; enter it in every process.
 
-    Where the first process cannot be reached so, they do without.
+    If the first process cannot be reached in this way, they do without.
 
     Args:
-      host: of the first process, as the others know it; None for its own name.
-      lost: is called in a thread when a process has ended that did not say so.
+      host: the first process's host, as the others know it; None for its own name.
+      lost: called in a thread when a process has ended without saying so.
     """
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
@@ -60,7 +58,7 @@ def line(host: str | None, lost: Callable[[], None]) -> Iterator[None]:
 
 
 def listen() -> socket.socket:
-    """Returns a server at a free port."""
+    """Returns a server on a free port."""
     if socket.has_dualstack_ipv6():
         family = socket.AF_INET6
         return socket.create_server(("", 0), family=family, dualstack_ipv6=True)
@@ -78,7 +76,7 @@ def shared(port: int, token: bytes, host: str) -> tuple[int, bytes, str]:
 
 
 def answer(server: socket.socket, token: bytes, ends: "Ends") -> None:
-    """Takes the calls of the other processes, until the server is closed."""
+    """Accepts connections from the other processes until the server is closed."""
     with contextlib.suppress(OSError):
         while True:
             connection, _ = server.accept()
@@ -91,21 +89,21 @@ def answer(server: socket.socket, token: bytes, ends: "Ends") -> None:
 
 
 class Ends:
-    """This process's ends of the lines to others."""
+    """This process's ends of its connections to others."""
 
     def __init__(self, lost: Callable[[], None]):
         self.lost = lost
         self.connections: list[socket.socket] = []
 
     def watch(self, connection: socket.socket) -> None:
-        """Has a thread wait for what the other process says last."""
+        """Starts a thread that waits for the last message of the other process."""
         connection.settimeout(None)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.connections.append(connection)
         threading.Thread(target=self._wait, args=(connection,), daemon=True).start()
 
     def say(self, last: bytes) -> None:
-        """Tells the others how this process has come to its end."""
+        """Tells the others how this process has ended."""
         for connection in self.connections:
             with contextlib.suppress(OSError):
                 connection.sendall(last)

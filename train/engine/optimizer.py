@@ -1,4 +1,4 @@
-"""The optimizers, with Gradient Centralization in its place."""
+"""The optimizers, with Gradient Centralization before or after them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -17,11 +17,12 @@ class Recipe:
     """What a task adds to its optimizers.
 
     Attributes:
-      decay: weight decay by optimizer, none where it is not named: decoupled in AdamW,
-        else added to the gradient.
-      decays: from the parameters to a tree that tells which of them decay; None if all.
-      warmup: the share of a run's steps in which the rate rises from 0, before it falls
-        on a cosine to 0 again; None for a constant rate.
+      decay: weight decay by optimizer, decoupled in AdamW and added to the gradient in
+        others; an optimizer that is not named has none.
+      decays: maps the parameters to a tree that tells which of them decay; None if all
+        do.
+      warmup: the share of a run's steps in which the rate rises from 0 before its
+        cosine decay to 0; None for a constant rate.
     """
 
     decay: Mapping[str, float]
@@ -30,7 +31,7 @@ class Recipe:
 
 
 def learning_rate(peak: float, recipe: Recipe, steps: int) -> optax.ScalarOrSchedule:
-    """Returns the rate of each of a run's steps, or the one that all have."""
+    """Returns the rate of each step of a run, or the constant rate of all."""
     if recipe.warmup is None:
         return peak
     warmup = max(1, round(recipe.warmup * steps))
@@ -46,10 +47,10 @@ def optimizer(
     """Returns the configured optimizer with the arm's projection in its place.
 
     Args:
-      config: which optimizer, its learning rate, and where the projection stands.
+      config: the optimizer, its learning rate, and the projection's placement.
       recipe: what the task adds.
       steps: number of steps in the run.
-      projection: what is taken from gradients or updates; None if nothing.
+      projection: the arm's projection of gradients or updates; None if it has none.
     """
     decay = recipe.decay.get(config.optimizer)
     decayed = [optax.add_decayed_weights(decay, recipe.decays)] if decay else []

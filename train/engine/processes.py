@@ -21,17 +21,17 @@ from train.config import Config
 from train.engine.line import line
 from train.faults import Failure, UsageError
 
-GRACE = 30  # seconds more that JAX has than we, so that it does not abort
-PAUSE = 0.2  # seconds between two calls of the first process
+GRACE = 30  # seconds that JAX's own limits exceed ours, so that it does not abort
+PAUSE = 0.2  # seconds between two attempts to reach the first process
 
 
 def join(config: Config) -> None:
     """Finds the devices, and the other processes if this is one of several.
 
-    To be called before anything else of JAX.
+    Call it before anything else in JAX.
 
     Raises:
-      UsageError: if there are no devices of the kind that was asked for.
+      UsageError: if there are no devices of the requested kind.
       Failure: if the other processes are not found.
     """
     if config.is_one_of_several:
@@ -43,7 +43,7 @@ def find_devices() -> None:
     """Raises a `UsageError` unless JAX has devices to compile for."""
     if jax.config.jax_disable_jit:
         raise UsageError(
-            "JAX_DISABLE_JIT must be unset, got 1: what trains is compiled beforehand."
+            "JAX_DISABLE_JIT must be unset, got 1: training needs compiled functions."
         )
     chosen = {
         name: os.environ[name]
@@ -63,12 +63,12 @@ def no_devices(chosen: dict[str, str], why: str) -> str:
     asked = next((f"{name}={value}" for name, value in chosen.items()), "")
     return (
         f"JAX has no devices with {asked or 'what is installed'}{why}. Unset that, or "
-        "install JAX for the accelerator, such as pip install -U 'jax[cuda13]'."
+        "install JAX for the accelerator, for example pip install -U 'jax[cuda13]'."
     )
 
 
 def what(error: Exception) -> str:
-    """Returns what an error of JAX's says, in a line."""
+    """Returns the message of a JAX error, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 
@@ -79,7 +79,7 @@ def join_others(config: Config) -> None:
     Raises:
       Failure: if they are not found.
     """
-    # JAX's own service would take SIGTERM from us.
+    # JAX's own service would take over SIGTERM.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         if config.process_id:
@@ -98,7 +98,7 @@ def join_others(config: Config) -> None:
 
 
 def not_found(patience: float, why: str) -> str:
-    """Returns what to tell a user whose other processes are not there."""
+    """Returns what to tell a user whose other processes are missing."""
     return (
         f"the other processes were not found within {patience} s ({why}). Start all "
         "of them, and name them with --coordinator HOST:PORT --num-processes N "
@@ -108,11 +108,11 @@ def not_found(patience: float, why: str) -> str:
 
 @contextlib.contextmanager
 def given_up_after(patience: float) -> Iterator[None]:
-    """Ends this process, with a line, if what is inside takes too long.
+    """Ends this process, with a one-line error, if its body takes too long.
 
-    JAX has a time limit too, and aborts where it has passed.
+    JAX has a time limit, too, and aborts when it has passed.
     """
-    text = not_found(patience, "not all have come")
+    text = not_found(patience, "not all have joined")
     timer = threading.Timer(patience, faults.leave, (1, f"error: {text}\n"))
     timer.daemon = True
     timer.start()
@@ -123,17 +123,17 @@ def given_up_after(patience: float) -> Iterator[None]:
 
 
 def host_of(address: str) -> str:
-    """Returns the host of HOST:PORT; one of IPv6 is in brackets there."""
+    """Returns the host of HOST:PORT, where an IPv6 address is in brackets."""
     return address.rpartition(":")[0].strip("[]")
 
 
 def reach(coordinator: str, patience: float) -> None:
     """Waits until the first process can be reached.
 
-    JAX would abort this process if it cannot.
+    JAX would abort this process if it could not.
 
     Raises:
-      OSError: if it cannot for so many seconds.
+      OSError: if it cannot be reached within that many seconds.
     """
     host, port = host_of(coordinator), coordinator.rpartition(":")[2]
     end = time.monotonic() + patience
@@ -149,9 +149,9 @@ def reach(coordinator: str, patience: float) -> None:
 
 
 def leave(status: int) -> None:
-    """Ends this process at once, if it has begun to join others.
+    """Ends this process at once if it has begun to join others.
 
-    At its end JAX would wait for them, and abort.
+    In a normal exit, JAX would wait for them, and abort.
     """
     if jax.distributed.is_initialized():
         sys.stdout.flush()
@@ -160,7 +160,7 @@ def leave(status: int) -> None:
 
 @contextlib.contextmanager
 def losses_told(config: Config) -> Iterator[None]:
-    """Ends this process where another one ends before its time, and says so."""
+    """Ends this process, with an error, if another one ends before its time."""
     if jax.process_count() == 1:
         yield
         return
@@ -175,17 +175,17 @@ def losses_told(config: Config) -> Iterator[None]:
 
 
 def end_with_the_others() -> None:
-    """Ends this process with a line, before JAX waits for the lost one, and aborts."""
+    """Ends this process with an error before JAX waits for the lost one and aborts."""
     with _ending, faults.uninterrupted():
         text = "another process was lost. Start all of them again with --resume."
         faults.leave(1, f"error: {text}\n")
 
 
-_ending = threading.Lock()  # so that only one thread tells it
+_ending = threading.Lock()  # so that only one thread reports it
 
 
 def is_first() -> bool:
-    """Tells whether this process is the one that writes."""
+    """Tells whether this process is the one that writes files."""
     return jax.process_index() == 0
 
 
@@ -201,7 +201,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def any_of_them(signum: int | None) -> int | None:
-    """Returns the signal that some process was given, the same in all of them."""
+    """Returns the signal that any process has received, the same in all of them."""
     if jax.process_count() == 1:
         return signum
     signums = multihost_utils.process_allgather(np.int32(signum or 0))
@@ -214,8 +214,8 @@ def from_the_first(
     """Returns the first process's state and record in every process.
 
     Args:
-      state: a tree of arrays; unused but in the first process.
-      record: JSON, or None if there is nothing to share; unused as `state` is.
+      state: a tree of arrays; used only in the first process.
+      record: JSON, or None if there is nothing to share; used like `state`.
       like: a tree of arrays with the structure, shapes and dtypes of `state`.
     """
     if jax.process_count() == 1:

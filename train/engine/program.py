@@ -19,9 +19,9 @@ class Program(NamedTuple):
 
     Attributes:
       feed: brings the training examples to the steps.
-      train_steps: as `Feed.compile` makes it.
+      train_steps: the result of `Feed.compile`.
       held_out: the split that is evaluated while training.
-      compile_seconds: what compiling took.
+      compile_seconds: the time that compiling took.
     """
 
     feed: feed.Feed
@@ -31,7 +31,7 @@ class Program(NamedTuple):
 
 
 def compile_program(run: Run, state: State) -> Program:
-    """Compiles the train steps, and the evaluation if it is wanted, ahead of time."""
+    """Compiles the train steps ahead of time, and the evaluation if it is wanted."""
     brought = feed.choose(run.config, run.task.splits["train"], run.mesh)
     watched = held_out(run, watched_split(run.task))
     start = time.perf_counter()

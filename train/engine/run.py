@@ -29,12 +29,12 @@ class Run:
 
     Attributes:
       config: the run's configuration.
-      task: what is trained, with its data.
+      task: the task, with its data.
       mesh: the devices.
-      key: that of the run's steps.
-      axes: which axes of which kernel are its fan-in.
-      tx: the optimizer, with what the arm takes from gradients or updates.
-      start_params: those before the first step, in the host's memory.
+      key: the key of the run's steps.
+      axes: the policy for the fan-in axes of each kernel.
+      tx: the optimizer, with the arm's projection.
+      start_params: the parameters before the first step, in the host's memory.
     """
 
     config: Config
@@ -51,23 +51,23 @@ class Run:
         return epoch_steps(self.config, self.task)
 
     def step(self) -> Callable[..., Any]:
-        """Returns the train step, of a state, a batch, its size and the key."""
+        """Returns the train step: a function of state, batch, batch size and key."""
         shares = arms.taken_shares(self.config, self.axes, self.start_params)
         return functools.partial(
             train_step, task=self.task, tx=self.tx, shares=shares, mesh=self.mesh
         )
 
     def done(self, progress: Progress) -> int:
-        """Returns the number of the run's steps that are done."""
+        """Returns how many of the run's steps are done."""
         return (progress.epoch - 1) * self.steps + progress.steps
 
     def is_due(self, step: int) -> bool:
-        """Tells whether `--evaluations` asks for one after this step of the run."""
+        """Tells whether `--evaluations` asks for an evaluation after this step."""
         count, steps = self.config.evaluations, self.config.epochs * self.steps
         return step in {round((i + 1) * steps / count) for i in range(count)}
 
     def left(self, progress: Progress) -> tuple[list[np.ndarray], set[int]]:
-        """Returns what an epoch has still to do.
+        """Returns what an epoch still has to do.
 
         Returns:
           The examples of each batch, and the positions of the batches after which an
@@ -82,7 +82,7 @@ class Run:
 
 
 def begin(config: Config, task: Task) -> tuple[Run, State]:
-    """Returns a run, and the state that it starts from."""
+    """Returns a run, and its first state."""
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     variables = task.init(init_key)
     axes = fan_in_axes(task, variables)

@@ -12,7 +12,7 @@ from train.engine.task import Variables
 
 
 class State(struct.PyTreeNode):
-    """The number of steps done, the parameters, and what is kept beside them.
+    """The number of steps done, the parameters, and what is kept with them.
 
     Attributes:
       step: int32 scalar.

@@ -34,11 +34,11 @@ def sum_over_turns(
     """Returns the sum of `turn(rows, weights)` over the turns that cover `count`.
 
     Args:
-      turn: from int32 rows `(per_turn,)` in [0, count) and their weights, 1 for an
+      turn: maps int32 rows `(per_turn,)` in [0, count) and their weights, 1 for an
         example and 0 for the padding of the last turn, to a pytree of arrays.
-      count: number of examples; it may be traced, and what is past it costs nothing.
-      size: the most that there can be. If a turn takes as many, it is the only one.
-      per_turn: examples in a turn.
+      count: number of examples; it may be traced, and rows past it cost nothing.
+      size: the largest possible count. If a turn takes that many, it is the only one.
+      per_turn: examples per turn.
     """
 
     def take_turn(i: Array) -> Any:
@@ -65,15 +65,15 @@ def on_each_device(
 ) -> Callable[..., tuple[Any, Any]]:
     """Returns `function(x, batch)` of each device's share of a batch.
 
-    `x` is the same on all devices. So is what comes out: the first result summed over
-    the devices, the second as each of them finds it.
+    `x` is the same on all devices. So are the results: the first is summed over the
+    devices, the second is what each of them finds.
     """
 
     def summed(x: Any, batch: Batch) -> tuple[Any, Any]:
         sums, same = function(x, batch)
         return jax.lax.psum(sums, "batch"), same
 
-    # Unchecked, because the zeros that sums start from are the same on all devices.
+    # Unchecked, because sums start from zeros, which are the same on all devices.
     return jax.shard_map(
         summed, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P(), check_vma=False
     )
@@ -90,21 +90,21 @@ def train_step(
     shares: Callable[[Any], dict[str, Array]],
     mesh: Mesh,
 ) -> tuple[State, Totals, dict[str, Array]]:
-    """Returns the state after one step on a batch, the batch's totals, and the share
-    of each kernel's gradient that the arm takes (or would take) away.
+    """Returns the state after one step on a batch, with the batch's totals and shares.
 
-    The randomness of an example is keyed by the step and the example's position in the
-    batch, so the result does not depend on the number of devices or of examples in a
-    turn.
+    The shares are the parts of each kernel's gradient that the arm removes, or that GC
+    would remove. The randomness of an example is keyed by the step and the example's
+    position in the batch, so the result does not depend on the number of devices or of
+    examples per turn.
 
     Args:
-      state: what the step starts from.
-      batch: the batch, padded to a multiple of the devices.
+      state: the state before the step.
+      batch: the batch, padded to a multiple of the number of devices.
       count: number of examples in the batch, int32 scalar.
       key: the key of the run's steps.
-      task: what is trained.
+      task: the task.
       tx: the optimizer.
-      shares: what measures that, as `arms.taken_shares` makes it.
+      shares: the function that measures the shares, from `arms.taken_shares`.
       mesh: the devices.
     """
 

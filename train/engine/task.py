@@ -1,4 +1,4 @@
-"""What the engine asks of a task."""
+"""What the engine requires of a task."""
 
 import pathlib
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from train.engine.optimizer import Recipe
 from train.record.about import About
 from train.record.metrics import Score
 
-Examples = tuple[Any, ...]  # arrays that share their first axis, one row an example
-Variables = Mapping[str, Any]  # "params", and what else a Flax module keeps
+Examples = tuple[Any, ...]  # arrays that share their first axis, one row per example
+Variables = Mapping[str, Any]  # "params", and whatever else a Flax module keeps
 
 
 class Scores(NamedTuple):
-    """How well examples were told, `(B,)` each.
+    """How well a network does on examples, `(B,)` each.
 
     Attributes:
-      loss: what is trained on.
-      score: what the task's second score is the mean of, or a figure of the mean.
+      loss: the training loss.
+      score: the second score; the task reports its mean, or a figure of that mean.
     """
 
     loss: Array
@@ -32,15 +32,15 @@ class Task(Protocol):
     """Data, a network and its loss.
 
     Attributes:
-      about: what is told of the data.
-      score: what it is judged by beside its loss.
+      about: a description of the data.
+      score: the score that is measured besides the loss.
       splits: the examples by split, in the host's memory: "train"; "validation", if
-        there is one, to be evaluated as training goes on; and "test", which is opened
-        after the last epoch, or takes the place of a validation split.
+        there is one, which is evaluated during training; and "test", which is evaluated
+        after the last epoch, or during training if there is no validation split.
       recipe: what the task adds to its optimizers.
       keeps_rest: whether an epoch ends with a smaller batch of what is left.
-      per_turn: examples that a device works on at a time; None where a network must
-        see its whole share of a batch at once.
+      per_turn: examples that a device works on at a time; None if a network must see
+        its whole share of a batch at once.
     """
 
     about: About
@@ -51,12 +51,12 @@ class Task(Protocol):
     per_turn: int | None
 
     def init(self, key: Array) -> Variables:
-        """Returns the variables to start from."""
+        """Returns the initial variables."""
 
     def train_scores(
         self, variables: Variables, examples: Examples, keys: Array, weights: Array
     ) -> tuple[Scores, Mapping[str, Any]]:
-        """Returns the scores of a device's examples, and its variables but the params.
+        """Returns a device's scores, and its variables other than the parameters.
 
         It runs inside `jax.shard_map`: the mesh's axis "batch" reaches the other
         shares of the batch.
@@ -64,7 +64,7 @@ class Task(Protocol):
         Args:
           variables: as `init` makes them.
           examples: some rows of the training split.
-          keys: a PRNG key an example, `(B,)`.
+          keys: a PRNG key for each example, `(B,)`.
           weights: 1 for an example and 0 for padding, float32 `(B,)`.
         """
 
@@ -74,12 +74,12 @@ class Task(Protocol):
     def draw(
         self, variables: Variables, metrics: Mapping[str, Any], folder: pathlib.Path
     ) -> None:
-        """Draws what a trained network makes of the data; by default nothing.
+        """Draws a picture of a trained network's output; by default, none.
 
         Args:
-          variables: as they are after the last step, in the host's memory.
-          metrics: the run's last ones by name, None where they were not wanted.
-          folder: the run's.
+          variables: those after the last step, in the host's memory.
+          metrics: the run's last metrics by name, None if they were not wanted.
+          folder: the run's folder.
         """
 
 

@@ -1,1 +1,1 @@
-"""What a run leaves and shows, and what many runs say together."""
+"""What a run records and shows, and what many runs show together."""

@@ -1,4 +1,4 @@
-"""What a run's record says of its data."""
+"""What a run's record says about its data."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ class About:
       name: the data set's name and version.
       reason: why it was chosen, as a clause.
       unit: what an example is called, in the plural, such as "images".
-      sizes: how much there is of each split, under the names that the record has.
-      text: the same in a line, with the shape of an example.
-      checks: what else is on record and has to be the same when a run goes on, such as
+      sizes: the size of each split, by its name in the record.
+      text: the same in one line, with the shape of an example.
+      checks: what else is recorded and must be the same when a run is resumed, such as
         a checksum.
       remedy: what to do if it is not.
     """
@@ -28,15 +28,15 @@ class About:
     sizes: Mapping[str, int]
     text: str
     checks: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    remedy: str = "Name theirs with --dataset and --data-dir."
+    remedy: str = "Give the run's own with --dataset and --data-dir."
 
     @property
     def record(self) -> dict[str, Any]:
-        """What config.json has under "dataset"."""
+        """The entry "dataset" of config.json."""
         return {"name": self.name, "reason": self.reason, **self.sizes, **self.checks}
 
     def check_same(self, theirs: Mapping[str, Any]) -> None:
-        """Raises a `UsageError` unless a run goes on with the data it began with."""
+        """Raises a `UsageError` unless a run continues with the data it began with."""
         ours = {"name": self.name, **self.sizes, **self.checks}
         differences = [
             f"{name} was {theirs[name]}, now {value}"
@@ -45,6 +45,6 @@ class About:
         ]
         if differences:
             raise UsageError(
-                f"the run was on other {self.unit}: {'; '.join(differences)}. "
+                f"the run used other {self.unit}: {'; '.join(differences)}. "
                 f"{self.remedy}"
             )

@@ -1,12 +1,12 @@
-"""Many runs' records in one file: a line a run.
+"""Keeps the records of many runs in one file, one line for each run.
 
     python -m train.record.archive gather results/confirm
     python -m train.record.archive unpack results/confirm
 
-The first adds what the runs in folders below `results/confirm/` left to
+The first adds the records of the runs under `results/confirm/` to
 `results/confirm.jsonl`; the folders stay. The second writes these folders again, the
-same to the byte, so that `train.compare` goes on from them. A line has the run's path
-below the folder as `run`, then each file of its record by its name.
+same to the byte, so that `train.compare` continues from them. A line has the run's path
+under the folder as `run`, then each file of its record by name.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from train.config import expanded
 from train.faults import Failure
 from train.record import workdir
 
-Record = Mapping[str, Any]  # what each file of a run's record holds, by its name
+Record = Mapping[str, Any]  # the contents of each file of a run's record, by name
 FILES = (
     "config.json", "metrics.jsonl", "diagnostics.jsonl", "evaluations.jsonl",
     "summary.json", workdir.DIVERGED,
@@ -34,7 +34,7 @@ def read_folder(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_file(path: pathlib.Path) -> Any:
-    """Returns what a file of a record holds."""
+    """Returns the contents of a file of a record."""
     match path.suffix:
         case ".json":
             return json.loads(path.read_text())
@@ -57,16 +57,16 @@ def write_folder(path: pathlib.Path, record: Record) -> None:
 
 
 def archive_of(folder: pathlib.Path) -> pathlib.Path:
-    """Returns the file that a folder's runs are gathered in."""
+    """Returns the file in which a folder's runs are gathered."""
     return folder.with_name(f"{folder.name}.jsonl")
 
 
 def read_archive(folder: pathlib.Path, below: str = ".") -> dict[str, Record]:
-    """Returns the gathered records of a folder's runs, by their paths below it.
+    """Returns the gathered records of a folder's runs, by their paths under it.
 
     Args:
       folder: where the runs were, and would be unpacked.
-      below: a folder in it, if the runs of this alone are asked for.
+      below: a folder in it, to read only the runs under that.
     """
     records = {line.pop("run"): line for line in workdir.read_lines(archive_of(folder))}
     return {
@@ -77,17 +77,17 @@ def read_archive(folder: pathlib.Path, below: str = ".") -> dict[str, Record]:
 
 
 def folders(folder: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields path and record of each run below a folder that is over."""
+    """Yields the path and record of each run under a folder that is over."""
     for path in sorted(folder.rglob("*-seed*/config.json")):
         if workdir.is_over(path.parent):
             yield str(path.parent.relative_to(folder)), read_folder(path.parent)
 
 
 def gather(folder: pathlib.Path) -> int:
-    """Adds the records of the runs below a folder to its file; returns how many.
+    """Adds the records of the runs under a folder to its file; returns how many.
 
     Raises:
-      Failure: if a run is there already with another record, or is of no known source.
+      Failure: if the file has another record of a run, or a run's source is unknown.
     """
     records = read_archive(folder)
     before = len(records)
@@ -97,7 +97,7 @@ def gather(folder: pathlib.Path) -> int:
         elif records[name] != record:
             raise Failure(
                 f"{archive_of(folder)} must have one record of each run, got another "
-                f"one of {folder / name}. Move one of them away."
+                f"one for {folder / name}. Move one of them away."
             )
         records[name] = record
     lines = ({"run": name, **records[name]} for name in sorted(records, key=by_number))
@@ -106,24 +106,24 @@ def gather(folder: pathlib.Path) -> int:
 
 
 def check_source(name: str, record: Record) -> None:
-    """Raises a `Failure` if a record does not tell which source it is of."""
+    """Raises a `Failure` if a record does not say which source made it."""
     commit = record["config.json"]["commit"]
     if commit is None or commit.endswith("-dirty"):
         raise Failure(
-            f"{name} must be of a committed source, got {commit}. Train it again from "
-            "a clean clone."
+            f"{name} must come from a committed source, got {commit}. Train it again "
+            "from a clean clone."
         )
 
 
 def by_number(name: str) -> list[str | int]:
-    """Returns what names are sorted by, so that seed 9 comes before seed 10."""
+    """Returns the sort key of a name, so that seed 9 comes before seed 10."""
     return [
         int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)
     ]
 
 
 def unpack(folder: pathlib.Path) -> int:
-    """Writes the folders of the gathered runs that are not there; returns how many."""
+    """Writes the missing folders of the gathered runs; returns how many."""
     records = read_archive(folder)
     missing = [name for name in records if not (folder / name / FILES[0]).exists()]
     for name in missing:

@@ -17,11 +17,11 @@ Metrics = Mapping[str, Any]  # one line of metrics.jsonl
 def layer_table(
     scores: Callable[..., Any], variables: Any, examples: Any
 ) -> rich.table.Table:
-    """Returns a table of the layers in their order: output, kernel, parameters.
+    """Returns a table of the layers in order: output, kernel, parameters.
 
     Args:
-      scores: from variables and examples to what the network makes of them.
-      variables: those of a Flax module, with "params" among them.
+      scores: a function of variables and examples that runs the network.
+      variables: the variables of a Flax module, including "params".
       examples: a batch; only its shapes are used.
     """
     calls: dict[tuple[str, ...], str] = {}
@@ -49,7 +49,7 @@ def layer_table(
 
 
 def own_leaves(params: Any, path: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the arrays that the module at `path` has itself, by name."""
+    """Returns the arrays that belong to the module at `path` itself, by name."""
     for key in path:
         params = params.get(key, {})
     return {k: leaf for k, leaf in params.items() if not isinstance(leaf, Mapping)}
@@ -58,7 +58,7 @@ def own_leaves(params: Any, path: tuple[str, ...]) -> dict[str, Any]:
 def columns(names: Collection[str], available: int) -> dict[str, int]:
     """Returns the columns of the table of epochs, and their widths.
 
-    Headings take a line, or where there is no room for it a line a word.
+    Headings take one line, or one line per word if there is no room.
     """
     metrics = metrics_in(names).values()
     widths = {
@@ -80,7 +80,7 @@ def epoch_header(names: Collection[str], available: int) -> list[str]:
     """Returns the head of the table of epochs, whose lines have these metrics.
 
     Args:
-      names: of the metrics.
+      names: the names of the metrics.
       available: the columns that a line may take.
     """
     heads = {

@@ -1,4 +1,4 @@
-"""What a run's numbers depend on beside its configuration."""
+"""What a run's numbers depend on besides its configuration."""
 
 import importlib.metadata
 import os
@@ -29,10 +29,10 @@ def environment() -> dict[str, Any]:
 
 
 def source_version(folder: pathlib.Path) -> dict[str, str]:
-    """Returns the version that a source tree of optax_gc has; nothing for another one.
+    """Returns the version of an optax_gc source tree; nothing for any other package.
 
-    What pip noted when it was installed may be that of an older tree in the folder, or
-    of another one.
+    The version that pip noted at installation may be that of an older tree in the same
+    folder, or of another tree.
     """
     path = folder / "pyproject.toml"
     if not path.exists():
@@ -45,29 +45,29 @@ def unused_card(driver: pathlib.Path = NVIDIA_DRIVER) -> str | None:
     """Returns what to tell a user whose NVIDIA card JAX does not see, else None.
 
     Args:
-      driver: a file that the card's driver makes.
+      driver: a file that the card's driver creates.
     """
     chosen = os.environ.get("JAX_PLATFORMS", "")
     if chosen or not driver.exists() or jax.default_backend() != "cpu":
         return None
     return (
-        "this machine has an NVIDIA card, and JAX sees the CPU alone. To train on the "
+        "this machine has an NVIDIA card, but JAX sees only the CPU. To train on the "
         "card: pip install -U 'jax[cuda13]'"
     )
 
 
 def commit() -> str | None:
-    """Returns the commit of this source tree, "-dirty" if changed, if git knows it."""
+    """Returns the commit of this source tree, with "-dirty" if changed, if known."""
     head = git("rev-parse", "HEAD")
     changed = head and git("status", "--porcelain", "--untracked-files=no")
     return f"{head}-dirty" if changed else head or None
 
 
 def git(*args: str) -> str:
-    """Returns what git prints of this source tree; nothing where there is none.
+    """Returns what git prints about this source tree; nothing if there is none.
 
-    Without locks: a run that is killed meanwhile must not leave one behind, as
-    `git describe --dirty` does.
+    It takes no locks, because a run that is killed meanwhile would leave one behind, as
+    with `git describe --dirty`.
     """
     command = ["git", "--no-optional-locks", *args]
     folder = pathlib.Path(__file__).parent

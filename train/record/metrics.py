@@ -1,7 +1,7 @@
-"""What a run is measured by: its loss, and the second score that its task has.
+"""The metrics of a run: its loss, and the second score of its task.
 
-A metric is one of the two of one split. Its name in a record is `train_loss` or
-`validation_psnr`; how a reader sees it follows from that name, whatever the task.
+A metric is one of the two on one split. Its name in a record is for example
+`train_loss` or `validation_psnr`, and determines how a reader sees it.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 SHORT = {"train": "", "validation": "validation", "test": "test"}
 LONG = {"train": "training", "validation": "validation", "test": "held-out"}
-LEAST = 1e-12  # a mean square that float32 hardly tells from 0; 120 dB
+LEAST = 1e-12  # a mean square that float32 can hardly tell from 0; 120 dB
 
 
 class Metric(NamedTuple):
@@ -19,8 +19,8 @@ class Metric(NamedTuple):
 
     Attributes:
       split: "train", "validation" or "test".
-      label: "loss", or that of the score.
-      unit: as the score has it.
+      label: "loss", or the label of the score.
+      unit: the unit of the score.
       digits: decimals that are shown.
     """
 
@@ -31,17 +31,17 @@ class Metric(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What is measured, with its unit: "PSNR (dB)"."""
+        """The quantity with its unit: "PSNR (dB)"."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     @property
     def spoken(self) -> str:
-        """Its name before a value: "test PSNR", of the training split "PSNR"."""
+        """Its name before a value: "test PSNR", or "PSNR" for the training split."""
         return f"{SHORT[self.split]} {self.label}".strip()
 
     @property
     def short(self) -> str:
-        """Its name over a column in a terminal: "test PSNR (dB)"."""
+        """Its name above a column in a terminal: "test PSNR (dB)"."""
         return f"{SHORT[self.split]} {self.kind}".strip()
 
     @property
@@ -65,16 +65,15 @@ class Metric(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What a task is judged by beside its loss.
+    """What a task measures besides its loss.
 
     Attributes:
-      name: in a record, after the name of the split.
-      label: in a sentence.
-      unit: of the figure; empty if it has none.
+      name: its name in a record, after the name of the split.
+      label: its name in a sentence.
+      unit: the unit of the figure; empty if it has none.
       digits: decimals of the figure that are shown.
       loss_digits: decimals of the loss that are shown beside it.
-      of_mean: from the mean, over examples, of what the task gives for each of them,
-        to the figure.
+      of_mean: maps the mean of the examples' scores to the figure.
     """
 
     name: str
@@ -85,16 +84,16 @@ class Score:
     of_mean: Callable[[float], float] = float
 
     def names(self, split: str) -> tuple[str, str]:
-        """Returns the names of a split's loss and score in a record."""
+        """Returns the names in a record of a split's loss and score."""
         return f"{split}_loss", f"{split}_{self.name}"
 
     def figures(self, split: str, loss: float, mean: float) -> dict[str, float]:
-        """Returns a split's loss and score under their names.
+        """Returns a split's loss and score by name.
 
         Args:
-          split: its name.
+          split: the split's name.
           loss: the mean loss of its examples.
-          mean: the mean that the score is the figure of.
+          mean: the mean from which the score is computed.
         """
         return dict(zip(self.names(split), (loss, self.of_mean(mean)), strict=True))
 
@@ -129,17 +128,17 @@ def metrics_in(names: Collection[str]) -> dict[str, Metric]:
     """Returns the metrics among some names, in the order of tables.
 
     Args:
-      names: such as the keys of a line of `metrics.jsonl`; others are passed over.
+      names: such as the keys of a line of `metrics.jsonl`; other names are ignored.
     """
     score = next((one for one in SCORES if is_of(one, names)), ACCURACY)
     return {name: one for name, one in score.metrics().items() if name in names}
 
 
 def is_of(score: Score, names: Collection[str]) -> bool:
-    """Tells whether a score is among the names of some split's metrics."""
+    """Tells whether the names include a score on some split."""
     return any(score.names(split)[1] in names for split in SHORT)
 
 
 def sentence(text: str) -> str:
-    """Returns a text with a capital first letter, and its others as they are."""
+    """Returns a text with its first letter capitalized and the others unchanged."""
     return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""Many runs, one after the other: how far they are."""
+"""The progress of many runs, one after another."""
 
 import datetime
 import pathlib
@@ -13,22 +13,22 @@ from train.record.console import Metrics, epoch_header, epoch_line
 from train.record.reporter import Reporter
 from train.record.terminal import NARROWEST, fitted, shortened
 
-REMEDY = "Go on by repeating the command."
+REMEDY = "Repeat the command to continue."
 NAME_WIDTH = 16
 
 
 class Overall:
-    """Progress over many runs: a line an epoch, and in a terminal a bar below them."""
+    """Progress over many runs: one line per epoch, and in a terminal a bar below."""
 
     def __init__(
         self, console: rich.console.Console, epochs: int, runs: Collection[str] = ()
     ):
-        """Begins with nothing done.
+        """Starts with nothing done.
 
         Args:
-          console: where to show it.
-          epochs: of all runs together.
-          runs: their names, where they are known.
+          console: where to show the progress.
+          epochs: the number of epochs in all runs together.
+          runs: the names of the runs, if known.
         """
         self.console = console
         self.name_width = max(map(len, runs), default=NAME_WIDTH)
@@ -60,7 +60,7 @@ class Overall:
         self.show(f"{name:{self.longest(len(line))}} {line}{rest}")
 
     def show_header(self, metrics: Metrics) -> None:
-        """Shows what is in the columns of the lines of epochs."""
+        """Shows the head of the table of epochs."""
         *above, last = epoch_header(metrics, self.available)
         widest = self.longest(len(last))
         for line in above:
@@ -70,16 +70,16 @@ class Overall:
 
     @property
     def columns(self) -> int:
-        """How many columns a line may take: a pipe is wide enough for all names."""
+        """The most columns that a line may take; a pipe has room for all names."""
         return max(NARROWEST, self.console.width) if self.console.is_terminal else 1000
 
     @property
     def available(self) -> int:
-        """How many columns the figures may take beside the names of the runs."""
+        """The most columns that the figures may take beside the names of the runs."""
         return max(NARROWEST, self.console.width) - self.name_width - 1
 
     def longest(self, line: int) -> int:
-        """Returns the width of the column of names beside a line of figures."""
+        """Returns the width of the names' column beside a line of figures."""
         return min(self.name_width, self.columns - line - 1)
 
     def show(self, line: str) -> None:
@@ -90,7 +90,7 @@ class Overall:
 
 
 class Member(Reporter):
-    """Keeps the record of one run of many, and shows its epochs among theirs."""
+    """Keeps the record of one run of many, and shows its epochs among the others'."""
 
     def __init__(self, folder: workdir.Folder | pathlib.Path, overall: Overall):
         quiet = rich.console.Console(quiet=True)

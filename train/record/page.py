@@ -2,7 +2,7 @@
 
     python -m train.record.page results/first
 
-writes `README.md` and the pictures anew from the records below `results/first/`.
+rewrites `README.md` and the pictures from the records under `results/first/`.
 """
 
 import argparse
@@ -83,7 +83,7 @@ SECTIONS = (
 
 
 def published_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows: the example's figures beside those of its protocol."""
+    """Returns the header and rows of the example's figures and its protocol's."""
     header = ["run", "the example's", "loss", "accuracy", "loss here", "accuracy here"]
     rows = []
     for arm, members in by_arm(runs).items():
@@ -128,7 +128,7 @@ def search_text(root: pathlib.Path) -> str:
 
 
 def page(root: pathlib.Path) -> str:
-    """Returns the Markdown page of all comparisons below `root`.
+    """Returns the Markdown page of all comparisons under `root`.
 
     Its PLAN.md comes first, then FINDING.md, if there is one.
     """
@@ -171,13 +171,13 @@ def published_text(section: Section, runs: Sequence[Run]) -> list[str]:
     if section.folder != "published":
         return []
     return [
-        "Training loss and accuracy beside those that the Keras example printed:",
+        "Training loss and accuracy next to those that the Keras example printed:",
         markdown_table(*published_table(runs)),
     ]
 
 
 def main() -> None:
-    """Writes the page and the pictures of the records below a folder anew."""
+    """Rewrites the page and the pictures of the records under a folder."""
     parser = argparse.ArgumentParser(
         prog="python -m train.record.page", description=main.__doc__
     )

@@ -1,4 +1,4 @@
-"""Pictures of a run and of many."""
+"""Pictures of one run and of many runs."""
 
 import contextlib
 import logging
@@ -19,16 +19,16 @@ from train.record.statistics import (
     measured,
 )
 
-ERROR_SHOWN = 0.2  # of a range of 1, and more looks the same: pictures compare
+ERROR_SHOWN = 0.2  # of a range of 1; a common scale, so that pictures compare
 ENERGY = (
-    "Share of the energy of each kernel's gradient that GC takes, or would take where "
-    "it is not on: the larger, the more GC changes"
+    "Share of the energy of each kernel's gradient that GC removes, or would remove if "
+    "it were on: the larger, the more GC changes"
 )
 DRIFT = (
-    "Drift of each kernel's fan-in means since the start: under SGD, GC is to leave "
-    "nothing but rounding"
+    "Drift of each kernel's fan-in means since the start: under SGD, GC should leave "
+    "only rounding"
 )
-# Apart for every kind of color vision, and of a contrast of 4.5 or more on white.
+# Distinct for every kind of color vision, with a contrast of 4.5 or more on white.
 BLUE, ORANGE, GRAY, BLACK = "#0969da", "#bc4c00", "#57606a", "#24292f"
 LINES = [(color, dash) for dash in ("-", "--", ":", "-.") for color in
          (BLUE, ORANGE, BLACK)]  # fmt: skip
@@ -43,23 +43,23 @@ NAMES = {"none": "without GC", "gradient": "GC on the gradient",
 
 
 def look(arm: str) -> tuple[str, str]:
-    """Returns the color and the dashes of an arm's line; a subset's by its name."""
+    """Returns the color and the dashes of an arm's line; a subset's follow its name."""
     subsets = LINES[3:]
     return LOOKS.get(arm) or subsets[sum(arm.encode()) % len(subsets)]
 
 
 @contextlib.contextmanager
 def unless_undrawn(warn: Callable[[str], None]) -> Iterator[None]:
-    """Skips the pictures that are drawn inside, with a warning, where that fails.
+    """Skips the pictures drawn inside, with a warning, if drawing fails.
 
-    They are made of what is on record: without them nothing is lost.
+    They are made from the record, so without them nothing is lost.
     """
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of its folders
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of its folders
     try:
         yield
-    except Exception as error:  # of a backend, of a font, of a disk
+    except Exception as error:  # from a backend, a font or a disk
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        warn(f"no picture was drawn ({lines[0][:200]}). The figures are on record.")
+        warn(f"no picture was drawn ({lines[0][:200]}). The figures are recorded.")
 
 
 def color(arm: str) -> str:
@@ -117,7 +117,7 @@ def plot_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
 
 
 def plot_rates(runs: Sequence[Run], metric: str, path: pathlib.Path) -> None:
-    """Draws a metric at the end over the learning rate: a dot a run, a line an arm."""
+    """Draws a final metric over the learning rate: a dot per run, a line per arm."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -139,9 +139,9 @@ def plot_rates(runs: Sequence[Run], metric: str, path: pathlib.Path) -> None:
 def plot_layers(
     runs: Sequence[Run], name: str, title: str, path: pathlib.Path, scale: str
 ) -> None:
-    """Draws a diagnostic of each layer over the epochs, one panel an arm.
+    """Draws a diagnostic of each layer over the epochs, one panel per arm.
 
-    The title says what is drawn and what to expect of it.
+    The title says what is drawn and what to expect.
     """
     from matplotlib.figure import Figure
 
@@ -167,7 +167,7 @@ def plot_layers(
 
 
 def plot_times(runs: Sequence[Run], path: pathlib.Path) -> None:
-    """Draws the seconds of every epoch, a dot each, and their median, per arm."""
+    """Draws the seconds of every epoch as dots, and their median, for each arm."""
     from matplotlib.figure import Figure
 
     arms = by_arm(runs)
@@ -202,13 +202,13 @@ def plot_training(runs: Sequence[Run], folder: pathlib.Path) -> None:
 def plot_reconstruction(
     image: np.ndarray, fit: np.ndarray, title: str, path: pathlib.Path
 ) -> None:
-    """Draws an image, a fit of it, and how far they are apart, side by side.
+    """Draws an image, a fit of it, and the error, side by side.
 
     Args:
-      image: `(H, W, C)` with values in [0, 1], C 1 or 3.
-      fit: as the image; values outside the range are drawn as its ends.
-      title: over all three.
-      path: of the PNG.
+      image: `(H, W, C)` with values in [0, 1], where C is 1 or 3.
+      fit: like the image; values outside the range are clipped.
+      title: the title above all three.
+      path: the PNG.
     """
     from matplotlib.figure import Figure
 
@@ -235,7 +235,7 @@ def plot_run(history: Sequence[Metrics], path: pathlib.Path, title: str) -> None
 
     Args:
       history: the lines of metrics.jsonl.
-      path: of the PNG.
+      path: the PNG.
       title: what was run.
     """
     from matplotlib.figure import Figure

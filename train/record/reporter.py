@@ -1,4 +1,4 @@
-"""A run as it goes: shown on a console, kept in a folder."""
+"""Shows a run on a console and records it in a folder as it goes."""
 
 import dataclasses
 import json
@@ -30,20 +30,20 @@ Draw = Callable[[Metrics, pathlib.Path], None]
 
 
 def title(config: Config) -> str:
-    """Returns what stands over a run's picture: its task, arm, rate and seed."""
+    """Returns the title of a run's picture: its task, arm, rate and seed."""
     task = config.prefix.strip("-") or "horses"
     rate = f"{config.optimizer} at {config.learning_rate:g}"
     return f"{sentence(task)}: {arm(config)}, {rate}, seed {config.seed}"
 
 
 def arm(config: Config) -> str:
-    """Returns what a run is an arm of, in words."""
+    """Returns a run's arm in words."""
     if not config.gc and not config.placebo:
         return "without GC"
     kind = "GC" if config.gc else "placebo"
     kernels = [
         *(f"of {pattern}" for pattern in config.gc_only),
-        *(f"but for {pattern}" for pattern in config.gc_not),
+        *(f"except {pattern}" for pattern in config.gc_not),
     ]
     return " ".join([f"{kind} on the {config.placement}", *kernels])
 
@@ -51,7 +51,7 @@ def arm(config: Config) -> str:
 class Reporter:
     """Shows a run on a console and keeps its record in a folder.
 
-    The folder is made when the run begins to train: what cannot be begun leaves nothing
+    The folder is made when training begins, so a run that cannot start leaves nothing
     behind.
     """
 
@@ -64,9 +64,9 @@ class Reporter:
         """Makes a reporter.
 
         Args:
-          folder: the run's; without one nothing is written.
-          console: where the run is shown.
-          remedy: from the folder to what a user is told who has stopped the run.
+          folder: the run's folder; without one, nothing is written.
+          console: where to show the run.
+          remedy: maps the folder to a message for a user who stopped the run.
         """
         named = isinstance(folder, pathlib.Path)
         self.folder = workdir.Folder(folder) if named else folder
@@ -88,17 +88,17 @@ class Reporter:
 
     @property
     def workdir(self) -> pathlib.Path | None:
-        """The folder; of a new run it may be another one until it has begun."""
+        """The folder; for a new run it may still change until the run has begun."""
         return self.folder and self.folder.path
 
     @property
     def how_to_resume(self) -> str:
-        """What a user is told who has stopped the run."""
+        """What to tell a user who stopped the run."""
         return self.remedy(self.workdir) if self.workdir else ""
 
     @property
     def after_divergence(self) -> str:
-        """What a user is told whose run has diverged."""
+        """What to tell a user whose run diverged."""
         kept = "No epoch was finished"
         if self.history:
             done = self.history[-1]["epoch"]
@@ -106,25 +106,25 @@ class Reporter:
         return f"{kept}; try a lower --learning-rate."
 
     def say(self, text: str = "", indent: str = "") -> None:
-        """Shows a text; in a terminal its lines end between words."""
+        """Shows a text; in a terminal its lines are broken between words."""
         if self.console.is_terminal:
             text = terminal.fitted(text, self.columns, indent)
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @property
     def columns(self) -> int:
-        """How many columns a line may take."""
+        """The most columns that a line may take."""
         return max(terminal.NARROWEST, self.console.width)
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")
 
     def start(self, config: Config, about: About) -> None:
-        """Shows the data, and compares them with those of the run in the folder.
+        """Shows the data, and checks that the run in the folder used the same.
 
         Raises:
-          UsageError: if that was on other data.
-          Failure: if another process has the folder, or its record is damaged.
+          UsageError: if that run used other data.
+          Failure: if another process owns the folder, or its record is damaged.
         """
         self.config, self.about = config, about
         if card := unused_card():
@@ -144,9 +144,9 @@ class Reporter:
         """Shows the layers, their parameters, and what is centralized.
 
         Args:
-          scores: from variables and examples to what the network makes of them.
-          variables: the network's.
-          examples: some, of which one is taken.
+          scores: a function of variables and examples that runs the network.
+          variables: the network's variables.
+          examples: some examples, of which one is used.
           axes: what is centralized over which axes, as for `optax_gc.describe`.
         """
         self.say()
@@ -161,27 +161,27 @@ class Reporter:
         self.say(terminal.fitted_report(report, self.columns))
 
     def resumed(self, steps: int, epochs_done: int, steps_done: int) -> None:
-        """Drops from the record what came after; shows how far the run was.
+        """Shows how far the run is, and drops what the record has beyond that.
 
         Args:
           steps: number of steps in an epoch.
-          epochs_done: number of epochs that are finished.
-          steps_done: number of steps of the next one that are.
+          epochs_done: number of finished epochs.
+          steps_done: number of finished steps in the next epoch.
         """
         self.steps = steps
         if self.workdir:
             self.go_on_with(self.workdir, epochs_done, epochs_done * steps + steps_done)
         if steps_done:
             step = f"step {steps_done} of {steps}"
-            self.say(f"\nGoing on in epoch {epochs_done + 1}, after {step}")
+            self.say(f"\nContinuing in epoch {epochs_done + 1}, after {step}")
         elif epochs_done:
-            self.say(f"\nGoing on after epoch {epochs_done}")
+            self.say(f"\nContinuing after epoch {epochs_done}")
 
     def go_on_with(self, folder: pathlib.Path, epochs: int, steps: int) -> None:
         """Takes over the record of a run's first epochs and steps; drops the rest.
 
         Raises:
-          Failure: if it is damaged, or has epochs that no checkpoint is of.
+          Failure: if it is damaged, or has epochs but no checkpoint.
         """
         kept = {
             folder / name: workdir.lines_until(folder / name, key, last)
@@ -193,18 +193,18 @@ class Reporter:
         }
         if not steps and len(workdir.read_lines(folder / "metrics.jsonl")) > 1:
             raise Failure(
-                f"{folder} has the record of a run and no checkpoint of it. Put back a "
-                "copy of its folder checkpoints, or train anew in another folder."
+                f"{folder} has a run's record but none of its checkpoints. Restore its "
+                "folder checkpoints from a copy, or train again in another folder."
             )
         self.history = kept[folder / "metrics.jsonl"]
         if len(self.history) < epochs:
             self.warn(
                 f"{folder / 'metrics.jsonl'} has {len(self.history)} of the {epochs} "
-                "epochs that are done: what is shown of the others, and the training "
-                "time, is without them."
+                "epochs that are done. The curves and the training time leave out the "
+                "others."
             )
         if not self.shares.load(folder, steps):
-            self.warn(f"{folder / shares.FILE} is damaged: its shares so far are lost.")
+            self.warn(f"{folder / shares.FILE} is damaged; its shares so far are lost.")
         for path, lines in kept.items():
             if path.exists():
                 workdir.write_lines(path, lines)
@@ -213,7 +213,7 @@ class Reporter:
         """Makes the folder of a new run, and writes config.json.
 
         Raises:
-          Failure: if another process has the folder.
+          Failure: if another process owns the folder.
           OSError: if it cannot be written.
         """
         if self.folder is None:
@@ -229,7 +229,7 @@ class Reporter:
                 workdir.write_json(path, record)
 
     def compiled(self, seconds: float, names: Collection[str]) -> None:
-        """Shows the compilation time; opens the table of epochs, with these metrics."""
+        """Shows the compilation time, and starts the table of epochs and metrics."""
         self.compile_seconds = seconds
         device = jax.devices()[0].device_kind
         self.say(f"\nCompiled in {seconds:.1f} s for {device}\n")
@@ -255,9 +255,9 @@ class Reporter:
 
         Args:
           epoch: the epoch, from 1.
-          step: number of its steps that are done.
+          step: number of its finished steps.
           metrics: the training metrics of the epoch so far.
-          removed: the share that the step's gradient of each kernel lost, by path.
+          removed: the share that each kernel's gradient lost in the step, by path.
         """
         self.shares.append(removed)
         figures = " ".join(
@@ -277,10 +277,10 @@ class Reporter:
         """Appends to evaluations.jsonl; shows the evaluation if no epoch's line will.
 
         Args:
-          step: number of the run's steps that are done.
-          seconds: what the epoch's training took so far.
+          step: number of the run's finished steps.
+          seconds: the training time of the epoch so far.
           metrics: the training metrics of the epoch so far, and the held-out ones.
-          within_epoch: whether the epoch goes on.
+          within_epoch: whether the epoch continues.
         """
         before = sum(metrics["epoch_seconds"] for metrics in self.history)
         line = {"step": step, "seconds": before + seconds, **metrics}
@@ -294,10 +294,10 @@ class Reporter:
 
         Args:
           metrics: the epoch's line of metrics.jsonl. The seconds are those of training
-            only. The training metrics are means over the epoch's examples, taken as it
-            went, with dropout and augmentation on, as Keras reports them. The held-out
-            metrics are None where evaluation is off.
-          diagnostics: for each of them its value at each leaf, by path.
+            only. The training metrics are means over the epoch's examples, taken during
+            training, with dropout and augmentation, as Keras reports them. The held-out
+            metrics are None if evaluation is off.
+          diagnostics: the value of each diagnostic at each leaf, by path.
         """
         self.history.append(metrics)
         self.show_epoch(metrics)
@@ -309,7 +309,7 @@ class Reporter:
         self.say(epoch_line(label, metrics["epoch_seconds"], metrics, self.columns))
 
     def save_shares(self) -> None:
-        """Writes removed.npz as far as the run is."""
+        """Writes removed.npz up to the current step."""
         if self.workdir:
             self.shares.save(self.workdir)
 
@@ -322,14 +322,14 @@ class Reporter:
         """Shows the result; writes summary.json and curves.png.
 
         Args:
-          test: the metrics of the test split, if it was opened now.
-          draw: from the run's last metrics and its folder: draws more into it.
+          test: the metrics of the test split, if it was evaluated now.
+          draw: a function of the run's last metrics and its folder that draws more.
         """
         self.progress.stop()
         if not self.history:
             raise Failure(
-                f"metrics.jsonl of {self.workdir} lacks the last epoch. Put back a "
-                "copy of it."
+                f"metrics.jsonl in {self.workdir} lacks the last epoch. Restore it "
+                "from a copy."
             )
         last = self.history[-1]
         centralizes = self.config.gc or self.config.placebo
@@ -372,7 +372,7 @@ class Reporter:
 
     @property
     def had_ended(self) -> bool:
-        """Whether the run had ended before, so that nothing was trained now."""
+        """Whether the run had already ended, so that nothing was trained now."""
         summary = self.workdir and self.workdir / "summary.json"
         return bool(summary) and summary.exists() and self.compile_seconds is None
 

@@ -1,4 +1,4 @@
-"""The share of each kernel's gradient that the arm took, step by step."""
+"""The share of each kernel's gradient that the arm removed, step by step."""
 
 import pathlib
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ FILE = "removed.npz"
 
 
 class Shares:
-    """One row a step, one column a kernel; kept as `removed.npz`.
+    """A table with a row per step and a column per kernel; kept as `removed.npz`.
 
-    That file has `paths`, the kernels' paths, and `shares`, float32
+    That file has the kernels' paths as `paths`, and `shares` in float32, of shape
     `(steps, kernels)`, from the first step on.
     """
 
@@ -27,7 +27,7 @@ class Shares:
         self.rows.append(np.fromiter(removed.values(), np.float32, len(removed)))
 
     def load(self, folder: pathlib.Path, steps: int) -> bool:
-        """Takes over the first `steps` of a run; NaN where its record has none.
+        """Takes over the first `steps` of a run, with NaN where its record has none.
 
         Returns:
           Whether the record is undamaged.
@@ -39,13 +39,13 @@ class Shares:
                 self.rows = list(file["shares"][:steps])
         except FileNotFoundError:
             pass
-        except Exception:  # whatever reading a damaged file may raise
+        except Exception:  # reading a damaged file may raise anything
             undamaged = False
         self.rows += [np.array(np.nan, np.float32)] * (steps - len(self.rows))
         return undamaged
 
     def save(self, folder: pathlib.Path) -> None:
-        """Writes the file so that a reader sees all of it or the one before."""
+        """Writes the file so that a reader sees all of it or all of the old one."""
         rows = [np.broadcast_to(row, len(self.paths)) for row in self.rows]
         with (
             workdir.replaced(folder / FILE) as unfinished,

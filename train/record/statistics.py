@@ -1,4 +1,4 @@
-"""What many runs say together: their records, paired differences, tables."""
+"""What many runs show together: their records, paired differences and tables."""
 
 import dataclasses
 import pathlib
@@ -19,8 +19,8 @@ ARMS = ("none", "gradient", "update", "placebo", "first", "then-none", "then-gc"
 class Run:
     """The record of one run, read back.
 
-    `epochs` and `diagnostics` have one entry an epoch, `evaluations` one for each that
-    was asked for, with the names of the files of these names.
+    `epochs` and `diagnostics` have one entry per epoch, `evaluations` one for each that
+    was requested. The entries have the same names as in the files.
     """
 
     arm: str
@@ -33,7 +33,7 @@ class Run:
     evaluations: Sequence[Mapping[str, Any]] = ()
 
 
-Outcome = Callable[[Run], float]  # what two runs of a pair are compared by
+Outcome = Callable[[Run], float]  # the value by which a pair of runs is compared
 
 
 def read_runs(folder: pathlib.Path) -> list[Run]:
@@ -43,11 +43,11 @@ def read_runs(folder: pathlib.Path) -> list[Run]:
 
 
 def gathered_runs(folder: pathlib.Path, comparison: str) -> list[Run]:
-    """Returns the finished runs of a comparison below a folder whose runs are gathered.
+    """Returns the finished runs of a comparison from a folder's gathered records.
 
     Args:
-      folder: whose runs `train.record.archive` has gathered.
-      comparison: the folder below it that `train.compare` wrote.
+      folder: the folder whose runs `train.record.archive` has gathered.
+      comparison: the folder under it that `train.compare` wrote.
     """
     return in_order(
         run_of(name, record)
@@ -61,7 +61,7 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
 
 
 def is_finished(record: archive.Record) -> bool:
-    """Tells whether a run came to its end; one that diverged did not."""
+    """Tells whether a run finished; one that diverged did not."""
     return "summary.json" in record
 
 
@@ -84,19 +84,19 @@ def run_of(name: str, record: archive.Record) -> Run:
 
 
 def measured(runs: Sequence[Run]) -> dict[str, Metric]:
-    """Returns the metrics that all runs have: without evaluation only half of them."""
+    """Returns the metrics that all runs have; without evaluation, only half of them."""
     first = runs[0].summary if runs else {}
     names = [n for n in first if all(run.summary.get(n) is not None for run in runs)]
     return metrics_in(names)
 
 
 def headings(runs: Sequence[Run]) -> list[str]:
-    """Returns what a table has over the metrics that all runs have."""
+    """Returns a table's headings for the metrics that all runs have."""
     return [metric.long for metric in measured(runs).values()]
 
 
 def arm_order(arm: str) -> tuple[int, str]:
-    """Returns what arms are sorted by: those of subsets come last."""
+    """Returns the sort key of an arm; the arms of subsets come last."""
     return (ARMS.index(arm) if arm in ARMS else len(ARMS)), arm
 
 
@@ -113,19 +113,19 @@ def final(runs: Sequence[Run], metric: str) -> np.ndarray:
 
 
 def at_end(metric: str) -> Outcome:
-    """Returns the outcome that is a metric's last value."""
+    """Returns the outcome that gives a metric's last value."""
     return lambda run: run.summary[metric]
 
 
 def last_epochs(metric: str, count: int) -> Outcome:
-    """Returns the outcome that is a metric's mean over the last epochs."""
+    """Returns the outcome that gives a metric's mean over the last epochs."""
     return lambda run: float(np.mean([line[metric] for line in run.epochs[-count:]]))
 
 
 def paired_differences(
     runs: Sequence[Run], baseline: Sequence[Run], outcome: Outcome
 ) -> np.ndarray:
-    """Returns run minus baseline of each seed that both have, by ascending seed."""
+    """Returns run minus baseline for each seed that both have, in ascending order."""
     ours, theirs = ({run.seed: outcome(run) for run in arm} for arm in (runs, baseline))
     seeds = sorted(ours.keys() & theirs.keys())
     return np.array([ours[seed] - theirs[seed] for seed in seeds], np.float64)
@@ -145,7 +145,7 @@ def confidence_interval(differences: np.ndarray) -> tuple[float, float]:
 
 
 def spread(values: np.ndarray, digits: int = 4) -> str:
-    """Returns mean and standard deviation (of a sample), or the one value."""
+    """Returns the mean and the sample standard deviation, or the only value."""
     if len(values) < 2:
         return f"{values.mean():.{digits}f}"
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
@@ -157,7 +157,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def arms_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows: each arm's final metrics and its times per epoch."""
+    """Returns the header and rows of each arm's final metrics and times per epoch."""
     header = ["arm", "n", *headings(runs), "seconds an epoch, least", "median"]
     rows = []
     for arm, members in by_arm(runs).items():
@@ -174,7 +174,7 @@ def arms_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
 def differences_table(
     runs: Sequence[Run], baseline: str
 ) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows: each arm's paired differences against the baseline."""
+    """Returns the header and rows of each arm's paired differences to the baseline."""
     header = ["arm", "metric", "n", "mean difference", "95 % interval", "each seed"]
     arms = by_arm(runs)
     others = [arm for arm in arms if arm != baseline] if baseline in arms else []
@@ -196,7 +196,7 @@ def differences_table(
 
 
 def raw_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows: the final metrics of every run."""
+    """Returns the header and rows of the final metrics of every run."""
     header = ["arm", "seed", *headings(runs), "training seconds"]
     rows = []
     for run in runs:
@@ -209,7 +209,7 @@ def raw_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
 
 
 def chosen_by(runs: Sequence[Run]) -> str:
-    """Returns the metric by which a rate is chosen: never one of the test split."""
+    """Returns the metric by which a rate is chosen; never one of the test split."""
     return "validation_loss" if "validation_loss" in measured(runs) else "train_loss"
 
 
@@ -221,7 +221,7 @@ def by_rate(runs: Iterable[Run]) -> dict[float, list[Run]]:
 
 
 def rates_table(runs: Sequence[Run], metric: str) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows: a metric of each arm at each rate, and of how many."""
+    """Returns the header and rows of each arm's metric at each rate, with counts."""
     arms, digits = by_arm(runs), measured(runs)[metric].digits
     rows = []
     for rate in by_rate(runs):
@@ -237,7 +237,7 @@ def rates_table(runs: Sequence[Run], metric: str) -> tuple[list[str], list[list[
 def at_best_rates(runs: Sequence[Run], metric: str) -> list[Run]:
     """Returns each arm's runs at the rate with its lowest mean of a metric.
 
-    Only rates with as many seeds as any of the arm's come into question.
+    Only the rates with the most seeds of the arm are considered.
     """
     best = []
     for members in by_arm(runs).values():

@@ -1,4 +1,4 @@
-"""A run as TensorBoard shows it: its metrics as event files, beside the record."""
+"""Writes a run's metrics as TensorBoard event files, besides its record."""
 
 import atexit
 import pathlib
@@ -17,7 +17,7 @@ class TensorBoardReporter(Reporter):
     """Keeps a run's record and writes event files into its folder `tensorboard`.
 
     The steps are those of the run. The tags are `loss/train`, `accuracy/test`...,
-    `epoch_seconds`, and for each kernel `removed_energy/PATH` and `mean_drift/PATH`.
+    `epoch_seconds` and, for each kernel, `removed_energy/PATH` and `mean_drift/PATH`.
     """
 
     events: "Events | None" = None  # opened when there is something to write
@@ -30,7 +30,7 @@ class TensorBoardReporter(Reporter):
         self, step: int, seconds: float, metrics: Metrics, *, within_epoch: bool
     ) -> None:
         super().evaluation(step, seconds, metrics, within_epoch=within_epoch)
-        if within_epoch:  # at its end `epoch` is told the same
+        if within_epoch:  # at its end, `epoch` reports the same
             self.write(step, by_tag(metrics))
 
     def epoch(self, metrics: Metrics, diagnostics: dict[str, dict[str, float]]) -> None:
@@ -46,7 +46,7 @@ class TensorBoardReporter(Reporter):
         super().finish(test, draw)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes values at a step of the run, by tag."""
+        """Writes values by tag, at a step of the run."""
         if not self.workdir:
             return
         if self.events is None:
@@ -55,7 +55,7 @@ class TensorBoardReporter(Reporter):
 
 
 def by_tag(metrics: Metrics) -> dict[str, float]:
-    """Returns the losses and scores that there are, by their tags."""
+    """Returns the available losses and scores by tag."""
     values = {}
     for name in metrics_in(metrics):
         split, _, kind = name.partition("_")
@@ -65,14 +65,14 @@ def by_tag(metrics: Metrics) -> dict[str, float]:
 
 
 class Events:
-    """A new event file, on disk up to the last event that was written."""
+    """A new event file, which is on disk up to the last event written."""
 
     def __init__(self, folder: pathlib.Path, first_step: int):
         """Opens the file.
 
         Args:
-          folder: where it is to be, beside those of the run's earlier parts.
-          first_step: TensorBoard drops what these have from this step on.
+          folder: where to put it, beside those of the run's earlier parts.
+          first_step: from this step on, TensorBoard drops what those contain.
         """
         from tensorboardX.event_file_writer import EventsWriter
 
@@ -82,7 +82,7 @@ class Events:
         self.put(first_step, session_log={"status": "START"})
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes values at a step, by tag."""
+        """Writes values by tag, at a step."""
         pairs = [{"tag": tag, "simple_value": x} for tag, x in values.items()]
         self.put(step, summary={"value": pairs})
 

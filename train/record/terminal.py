@@ -1,4 +1,4 @@
-"""Text that fits a terminal: whole words, aligned columns, nothing cut."""
+"""Text that fits a terminal, with whole words and aligned columns."""
 
 import shutil
 import textwrap
@@ -19,17 +19,17 @@ TEXTS = ("arm", "metric")  # columns that are read, not compared
 
 
 def width() -> int:
-    """Returns how many columns the terminal has, or what a pipe is given."""
+    """Returns the number of columns of the terminal, or those for a pipe."""
     return max(NARROWEST, shutil.get_terminal_size().columns)
 
 
 def fitted(text: str, columns: int, indent: str = "") -> str:
-    """Returns a text whose lines are no longer than that, broken between words.
+    """Returns a text whose lines fit the columns, broken between words.
 
     Args:
-      text: one line or more.
-      columns: those of the terminal.
-      indent: put before what goes on in a new line.
+      text: one or more lines.
+      columns: the columns of the terminal.
+      indent: put before each continuation line.
     """
     return "\n".join(
         line
@@ -43,7 +43,7 @@ def fitted(text: str, columns: int, indent: str = "") -> str:
 
 
 def fitted_report(report: str, columns: int) -> str:
-    """Returns what `describe` prints, its last column broken between words."""
+    """Returns what `describe` prints, with its last column broken between words."""
     header, rule, *lines = report.split("\n")
     last = header.rindex(GAP) + len(GAP)
     rows = lines[: lines.index("")]
@@ -55,7 +55,7 @@ def fitted_report(report: str, columns: int) -> str:
 
 
 def shortened(name: str, columns: int) -> str:
-    """Returns a name of at most so many letters; its ends tell more than its middle."""
+    """Returns a name cut to so many letters in the middle, which tells the least."""
     if len(name) <= columns:
         return name
     tail = (columns - 1) * 2 // 3
@@ -63,7 +63,7 @@ def shortened(name: str, columns: int) -> str:
 
 
 def heading(name: str, columns: int) -> list[str]:
-    """Returns the lines of a heading over a column, none of its words broken."""
+    """Returns the lines of a heading above a column, broken between words."""
     return textwrap.wrap(name, max([columns, *map(len, name.split())]))
 
 
@@ -72,8 +72,8 @@ def terminal_table(
 ) -> str:
     """Returns a table as aligned lines.
 
-    Headings are broken between words. Where a table is still too wide, its last columns
-    stand below the others, beside its first ones again.
+    Headings are broken between words. If a table is still too wide, its last columns go
+    below the others, with the first columns repeated.
     """
     kept = [i for i, name in enumerate(header) if name not in LEFT_OUT]
     rows = [[SHORTER.get(row[i], row[i]) for i in kept] for row in rows]
@@ -96,7 +96,7 @@ def terminal_table(
 
 
 def aligned(head: Sequence[str], cells: Sequence[str], is_text: bool) -> list[str]:
-    """Returns the lines of a column, equally wide: texts left, figures right."""
+    """Returns the padded lines of a column: texts on the left, figures on the right."""
     lines = [*head, *cells]
     widest = max(map(len, lines))
     return [line.ljust(widest) if is_text else line.rjust(widest) for line in lines]
@@ -105,7 +105,7 @@ def aligned(head: Sequence[str], cells: Sequence[str], is_text: bool) -> list[st
 def parts(
     table: Sequence[list[str]], keys: int, columns: int
 ) -> Iterator[list[list[str]]]:
-    """Yields the columns that fit side by side, each time after the first ones."""
+    """Yields groups of columns that fit side by side, each after the first columns."""
     first, rest = list(table[:keys]), list(table[keys:])
     part: list[list[str]] = []
     for column in rest:

@@ -1,4 +1,4 @@
-"""The folder of a run: owned by one process, gone on with only as it was configured."""
+"""The folder of a run: owned by one process, and resumed only as configured."""
 
 import contextlib
 import dataclasses
@@ -18,20 +18,20 @@ from train.config import NOT_RESULTS, Config
 from train.faults import Failure, UsageError
 
 CONFIG = "config.json"  # the first file of a run
-DIVERGED = "diverged.txt"  # in the folder of a comparison's run that did
-LOCK, OWNER = ".lock", ".owner"  # stay behind; it is the system that holds the lock
-PATIENCE = 0.5  # seconds: others may hold a lock for a moment, to see if it is free
+DIVERGED = "diverged.txt"  # in the folder of a comparison's run that diverged
+LOCK, OWNER = ".lock", ".owner"  # these files stay; the system holds the lock itself
+PATIENCE = 0.5  # seconds: others may hold a lock briefly, to see whether it is free
 
 
 class Folder:
-    """The folder of a run or a comparison: made with its first file, then owned."""
+    """The folder of a run or a comparison, made and owned when it is needed."""
 
     def __init__(self, path: pathlib.Path, *, numbered: bool = False):
         """Makes nothing yet.
 
         Args:
-          path: of the folder.
-          numbered: take the first of path, path-2, path-3... that is not there.
+          path: the folder.
+          numbered: take the first of path, path-2, path-3... that does not exist.
         """
         self._path = path
         self._numbered = numbered
@@ -41,15 +41,15 @@ class Folder:
 
     @property
     def path(self) -> pathlib.Path:
-        """Where it is, or would be if it were made now."""
+        """Where the folder is, or would be if it were made now."""
         waits = self._numbered and self._lock is None
         return next_free(self._path) if waits else self._path
 
     def own(self) -> pathlib.Path:
-        """Makes the folder if it is not there, and keeps all others out; returns it.
+        """Makes the folder if necessary, keeps all others out, and returns it.
 
         Raises:
-          Failure: if another process has it.
+          Failure: if another process owns it.
           OSError: if it cannot be made or written to.
         """
         if self._lock is None:
@@ -68,13 +68,13 @@ class Folder:
         if self._lock is None and (self.own() / CONFIG).exists():
             self.close()
             raise Failure(
-                f"another process has just trained a run in {self.path}. Call this "
-                "again to see it, or name another folder."
+                f"another process has just trained a run in {self.path}. Repeat the "
+                "command to see it, or use another folder."
             )
         return self.path
 
     def close(self) -> None:
-        """Gives the folder free, and removes it if nothing was written into it."""
+        """Releases the folder, and removes it if nothing was written into it."""
         self._end.close()
 
     def __enter__(self) -> "Folder":
@@ -107,10 +107,10 @@ class Folder:
 
 
 def made(path: pathlib.Path, *, new: bool = False) -> list[pathlib.Path]:
-    """Makes a folder; returns it and those above it that were not there before.
+    """Makes a folder; returns it and the parents that did not exist before.
 
     Raises:
-      FileExistsError: if it is there, and is to be new.
+      FileExistsError: if it exists although it must be new.
     """
     missing = [one for one in (path, *path.parents) if not one.exists()]
     path.mkdir(parents=True, exist_ok=not new)
@@ -118,12 +118,12 @@ def made(path: pathlib.Path, *, new: bool = False) -> list[pathlib.Path]:
 
 
 def only_lock(path: pathlib.Path) -> bool:
-    """Tells whether a folder holds nothing but what `locked` leaves in it."""
+    """Tells whether a folder contains nothing but what `locked` leaves in it."""
     return path.is_dir() and {one.name for one in path.iterdir()} <= {LOCK, OWNER}
 
 
 def locked(path: pathlib.Path) -> filelock.BaseFileLock:
-    """Returns the lock of a folder, acquired, and notes there by whom.
+    """Acquires and returns the lock of a folder, and notes the owner there.
 
     Raises:
       Failure: if another process holds it.
@@ -134,14 +134,14 @@ def locked(path: pathlib.Path) -> filelock.BaseFileLock:
 
 
 def acquired(path: pathlib.Path) -> filelock.BaseFileLock:
-    """Returns the lock of a folder; the system releases it with the process."""
-    # Open to all, because what one user leaves behind is not to keep others out.
+    """Acquires and returns the lock of a folder, which ends with the process."""
+    # Open to all, because a lock file that one user leaves must not keep others out.
     lock = filelock.FileLock(path / LOCK, mode=0o666, thread_local=False)
     try:
         lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 10)
     except filelock.Timeout:
         raise Failure(
-            f"{path} is in use by {owner(path)}. Wait until that has ended, or name "
+            f"{path} is in use by {owner(path)}. Wait until that has ended, or use "
             "another folder."
         ) from None
     return lock
@@ -156,7 +156,7 @@ def owner(path: pathlib.Path) -> str:
 
 
 def check_free(config: Config) -> None:
-    """Raises a `Failure` if the run's folder is one of a comparison that runs now."""
+    """Raises a `Failure` if the run's folder belongs to a comparison in progress."""
     if config.workdir and (config.workdir.parent / LOCK).exists():
         acquired(config.workdir.parent).release()
 
@@ -167,16 +167,16 @@ def is_over(path: pathlib.Path) -> bool:
 
 
 def claim(config: Config, option: str = "--workdir") -> Folder:
-    """Returns the run's folder: a new one, or with --resume the one it left, owned.
+    """Returns the run's folder: a new one or, with --resume, the existing one, owned.
 
     A new one is not made yet.
 
     Args:
       config: the run's configuration.
-      option: the one that names the folder.
+      option: the option that names the folder.
 
     Raises:
-      UsageError: if the folder that was asked for holds something else.
+      UsageError: if the folder contains something else.
       Failure: if another process owns it.
       OSError: if it cannot be made or written to.
     """
@@ -189,14 +189,14 @@ def claim(config: Config, option: str = "--workdir") -> Folder:
     with undone(folder.close):
         if (folder.path / CONFIG).exists() and config.resume:
             folder.own()
-        elif (folder.path / LOCK).exists():  # who has it is told first
+        elif (folder.path / LOCK).exists():  # an error names the owner first
             acquired(folder.path).release()
         check(config, option)
     return folder
 
 
 def check(config: Config, option: str) -> None:
-    """Raises what `claim` does of the folder that a run names."""
+    """Raises what `claim` does about the folder that a run names."""
     if (config.workdir / CONFIG).exists():
         check_asked_for(config.workdir, config, option)
     else:
@@ -205,7 +205,7 @@ def check(config: Config, option: str) -> None:
 
 @contextlib.contextmanager
 def undone(undo: Callable[[], None]) -> Iterator[None]:
-    """Calls `undo` if what is inside fails."""
+    """Calls `undo` if its body fails."""
     try:
         yield
     except BaseException:
@@ -214,27 +214,27 @@ def undone(undo: Callable[[], None]) -> Iterator[None]:
 
 
 def check_asked_for(path: pathlib.Path, config: Config, option: str) -> None:
-    """Raises a `UsageError` unless the run in a folder is the one to go on with."""
+    """Raises a `UsageError` unless the run in a folder is the one to continue."""
     if not config.resume:
         raise UsageError(
-            f"{option} {path} holds a run. Add --resume to go on with it, or name "
+            f"{option} {path} contains a run. Add --resume to continue it, or use "
             "another folder."
         )
     check_same(path, config, option)
 
 
 def check_new(path: pathlib.Path, option: str) -> None:
-    """Raises a `UsageError` unless a run may begin in a folder."""
+    """Raises a `UsageError` unless a run may start in a folder."""
     if path.is_dir() and any((path / name).exists() for name in PARTS):
         raise UsageError(
-            f"{option} {path} holds a run without its {CONFIG}, which says how it was "
-            "configured. Put that back to go on with it, or name another folder."
+            f"{option} {path} contains a run without its {CONFIG}, which says how it "
+            "was configured. Restore that file to continue, or use another folder."
         )
     if path.exists() and not only_lock(path):
         kind = "a folder of something else" if path.is_dir() else "a file"
         raise UsageError(
-            f"{option} must be a new or empty folder or that of a run, got {path}, "
-            f"which is {kind}. Name another one."
+            f"{option} must be a new or empty folder or a run's folder, got {path}, "
+            f"which is {kind}. Use another one."
         )
     check_can_be_made(path)
 
@@ -252,8 +252,8 @@ def check_can_be_made(path: pathlib.Path) -> None:
 
 
 def check_same(path: pathlib.Path, config: Config, option: str) -> None:
-    """Raises a `UsageError` that names how a folder's run is configured otherwise."""
-    # What a run of before does not name had its default.
+    """Raises a `UsageError` that names the options in which a folder's run differs."""
+    # Options that an older run does not name had their defaults.
     theirs = as_json(type(config)()) | read_config(path)["config"]
     differences = [
         f"{name} was {theirs[name]}, now {value}"
@@ -262,13 +262,13 @@ def check_same(path: pathlib.Path, config: Config, option: str) -> None:
     ]
     if differences:
         raise UsageError(
-            f"the run in {path} is another one: {'; '.join(differences)}. "
-            f"Repeat its options, or name another {option}."
+            f"the run in {path} has other options: {'; '.join(differences)}. "
+            f"Repeat them, or use another {option}."
         )
 
 
 def read_config(path: pathlib.Path) -> dict[str, Any]:
-    """Returns what config.json in a run's folder says.
+    """Returns the contents of config.json in a run's folder.
 
     Raises:
       Failure: if it is damaged.
@@ -278,16 +278,16 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
         found = json.loads(file.read_text())
         if isinstance(found["config"], dict) and isinstance(found["dataset"], dict):
             return found
-    except (ValueError, TypeError, KeyError):  # no JSON, or of something else
+    except (ValueError, TypeError, KeyError):  # not JSON, or of something else
         pass
     raise Failure(
-        f"{file} is damaged: it does not say how the run was configured. Put back a "
-        "copy of it, or train in another folder."
+        f"{file} is damaged: it does not say how the run was configured. Restore it "
+        "from a copy, or train in another folder."
     )
 
 
 def as_json(config: Config) -> dict[str, Any]:
-    """Returns the configuration as config.json holds it."""
+    """Returns the configuration as stored in config.json."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
@@ -298,22 +298,22 @@ def run_name(config: Config) -> str:
 
 
 def next_free(path: pathlib.Path) -> pathlib.Path:
-    """Returns the first of path, path-2, path-3... that is not there."""
+    """Returns the first of path, path-2, path-3... that does not exist."""
     numbered = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
     return next(one for one in itertools.chain([path], numbered) if not one.exists())
 
 
 def write(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that a reader sees all of it or the one before."""
+    """Writes a file so that a reader sees all of it or all of the previous one."""
     with replaced(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def replaced(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields where to write a file that then takes the place of the one at `path`.
+    """Yields where to write a file that then replaces the one at `path`.
 
-    Also where the power fails: what is renamed is on the disk before.
+    This survives a power failure: the file is on disk before it is renamed.
     """
     unfinished = path.with_name(path.name + ".unfinished")
     with faults.uninterrupted(), undone(lambda: unfinished.unlink(missing_ok=True)):
@@ -324,24 +324,24 @@ def replaced(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file anew."""
+    """Writes a JSON file, replacing it."""
     write(path, json.dumps(value, indent=2, default=str) + "\n")
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the complete lines of a JSON Lines file, none if there is no file.
+    """Returns the complete lines of a JSON Lines file; none if there is no file.
 
     Raises:
       Failure: if one of them is damaged.
     """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last end is cut
+    lines = path.read_bytes().split(b"\n")[:-1]  # an incomplete last line is dropped
     return [read_line(path, i, line) for i, line in enumerate(lines, 1)]
 
 
 def read_line(path: pathlib.Path, number: int, line: bytes) -> dict[str, Any]:
-    """Returns the object that a line of a file holds."""
+    """Returns the object in a line of a file."""
     try:
         found = json.loads(line)
         if isinstance(found, dict):
@@ -352,15 +352,15 @@ def read_line(path: pathlib.Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def damaged_line(path: pathlib.Path, number: int) -> Failure:
-    """Returns the error that a line of a run's record cannot be used."""
+    """Returns the error for a line of a run's record that cannot be used."""
     return Failure(
-        f"line {number} of {path} is damaged. Put back a copy of the file, or remove "
-        "that line and go on without it."
+        f"line {number} of {path} is damaged. Restore the file from a copy, or remove "
+        "that line and continue without it."
     )
 
 
 def lines_until(path: pathlib.Path, key: str, last: int) -> list[dict[str, Any]]:
-    """Returns the lines of a file whose number, an epoch or a step, is `last` or less.
+    """Returns the lines of a file whose number (epoch or step) is `last` or less.
 
     Raises:
       Failure: if one of them is damaged.
@@ -373,5 +373,5 @@ def lines_until(path: pathlib.Path, key: str, last: int) -> list[dict[str, Any]]
 
 
 def write_lines(path: pathlib.Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Writes a JSON Lines file anew."""
+    """Writes a JSON Lines file, replacing it."""
     write(path, "".join(json.dumps(line) + "\n" for line in lines))

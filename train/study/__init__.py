@@ -1,1 +1,1 @@
-"""The study in results/: what its records say, and the page made from them."""
+"""The study in results/: what its records show, and the page made from them."""

@@ -2,8 +2,8 @@
 
     python -m train.study results
 
-writes `README.md`, `study.png`, `study-dark.png` and `sweep.png` anew. FINDING.md there
-is written by hand, and a test compares its figures with the records.
+rewrites `README.md`, `study.png`, `study-dark.png` and `sweep.png`. FINDING.md there is
+written by hand, and a test compares its figures with the records.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from train.study.tasks import TASKS
 
 
 def main() -> None:
-    """Writes the page and the pictures of the study below a folder anew."""
+    """Rewrites the page and the pictures of the study in a folder."""
     parser = argparse.ArgumentParser(
         prog="python -m train.study", description=main.__doc__
     )

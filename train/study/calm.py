@@ -1,4 +1,4 @@
-"""The horses by more than their last epoch: what was computed after the plan."""
+"""The horses over more than their last epoch, computed after the plan."""
 
 import pathlib
 from collections.abc import Iterator
@@ -15,17 +15,17 @@ from train.record.statistics import (
 from train.study.confirm import Difference, confirmed, difference, stated
 from train.study.tasks import TASKS, StudyTask
 
-EPOCHS = 5  # the last ones, whose mean is calmer than the last
+EPOCHS = 5  # the last epochs, whose mean is calmer than the last one
 COUNTS = (1, 2, 3, 5)
 
 
 def of_folds(values: np.ndarray) -> np.ndarray:
-    """Returns the mean difference of each fold, which has two seeds in a row."""
+    """Returns the mean difference of each fold, whose two seeds are adjacent."""
     return values.reshape(-1, 2).mean(1)
 
 
 def best_rate(runs: list[Run], count: int) -> float:
-    """Returns the rate whose held-out loss is least, by the mean of the last epochs."""
+    """Returns the rate with the lowest mean held-out loss over the last epochs."""
     outcome = last_epochs("test_loss", count)
     means = {
         rate: np.mean([outcome(run) for run in at_rate])
@@ -37,12 +37,12 @@ def best_rate(runs: list[Run], count: int) -> float:
 def calm_text(root: pathlib.Path) -> Iterator[str]:
     """Yields the section on the horses' last epochs."""
     tasks = [task for task in TASKS if task.name.startswith("horses")]
-    yield "### The horses by more than their last epoch"
+    yield "### The horses over more than their last epoch"
     yield (
-        "Not planned; computed when all was known. At a constant rate the loss swings "
-        "from epoch to epoch, so the mean of several says more than the last. The rate "
-        "of each arm with the least held-out loss in the sweep (fold 0, two seeds), by "
-        "the mean of the last epochs:"
+        "This was not planned, but computed when all results were known. At a constant "
+        "rate the loss swings from epoch to epoch, so the mean of several epochs says "
+        "more than the last one. The rate of each arm with the lowest held-out loss in "
+        "the sweep (fold 0, two seeds), by the mean of the last epochs:"
     )
     counts = [f"last {count}" for count in COUNTS]
     rows = [
@@ -53,7 +53,7 @@ def calm_text(root: pathlib.Path) -> Iterator[str]:
     yield markdown_table(["task", "arm", *counts], rows)
     yield (
         "The confirming runs at the chosen rates, GC minus `none`, by the mean of the "
-        "last epochs; with the 95 % interval over pairs, and over folds:"
+        "last epochs, with the 95 % interval over pairs and over folds:"
     )
     header = ["task", "metric", "epochs", "over 8 pairs", "over 4 folds"]
     yield markdown_table(

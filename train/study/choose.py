@@ -1,9 +1,9 @@
-"""Writes down each arm's learning rate, before the confirming runs.
+"""Writes down each arm's learning rate before the confirming runs.
 
     python -m train.study.choose results fashion
 
 reads the sweep of a task, prints what eight pairs can show, and adds its choice to
-`results/choice.json`. A choice that is written stays as it is.
+`results/choice.json`. A choice that is written is never changed.
 """
 
 import argparse
@@ -19,7 +19,7 @@ PAIRS = 8
 
 
 def choice(losses: sweep.Losses, task: StudyTask) -> dict:
-    """Returns the choice of a task and what it rests on, for `choice.json`."""
+    """Returns the choice for a task and its grounds, for `choice.json`."""
     arms = ("none", *task.arms)
     return {
         "metric": task.chosen_by,

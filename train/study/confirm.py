@@ -1,4 +1,4 @@
-"""The confirming runs: paired differences, and what the plan says of them."""
+"""The confirming runs: paired differences, and the plan's verdicts on them."""
 
 import dataclasses
 import pathlib
@@ -20,13 +20,13 @@ from train.study.tasks import TASKS, StudyTask
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The paired differences of an arm, against `none` or another one.
+    """The paired differences of an arm to `none` or another arm.
 
     Attributes:
-      task: its task.
-      arm: its name.
-      baseline: the other one's.
-      values: arm minus baseline of each seed, `(pairs,)`.
+      task: the task.
+      arm: the arm's name.
+      baseline: the other arm's name.
+      values: arm minus baseline for each seed, `(pairs,)`.
     """
 
     task: StudyTask
@@ -50,7 +50,7 @@ class Difference:
         return float(stats.ttest_1samp(self.values, 0).pvalue)
 
     def answer(self, p: float) -> str:
-        """Returns what the plan says of it, in words.
+        """Returns the plan's verdict on it, in words.
 
         Args:
           p: its p-value, after Holm's correction if it belongs to a family.
@@ -73,7 +73,7 @@ def stated(found: Difference, scale: float = 1, digits: int = 4) -> str:
 
 
 def confirmed(root: pathlib.Path, task: StudyTask, part: str = "confirm") -> list[Run]:
-    """Returns a task's finished runs of a part of the study, none if there are none."""
+    """Returns a task's finished runs in one part of the study, if there are any."""
     return gathered_runs(root / part, task.name)
 
 
@@ -92,7 +92,7 @@ def difference(
 
 
 def primary(root: pathlib.Path) -> list[Difference]:
-    """Returns the primary comparisons of all tasks that are confirmed."""
+    """Returns the primary comparisons of all confirmed tasks."""
     return [
         difference(task, runs, arm, at_end("test_loss"))
         for task in TASKS
@@ -105,9 +105,9 @@ def holm(p_values: Sequence[float], family: int) -> list[float]:
     """Returns the p-values after Holm's correction.
 
     Args:
-      p_values: of the comparisons that were made.
-      family: the number of those that were planned. Those that are not made yet count
-        as p = 1, so that no corrected p-value rises when they are.
+      p_values: the p-values of the comparisons that were made.
+      family: the number of planned comparisons. Those that are not made yet count as
+        p = 1, so that no corrected p-value rises when they are made.
 
     References:
       Holm, "A simple sequentially rejective multiple test procedure", 1979.

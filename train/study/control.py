@@ -1,4 +1,4 @@
-"""The control: all arms at one rate, and the horses at their calmer best rates."""
+"""The control: all arms at one rate, and the horses at calmer best rates."""
 
 import dataclasses
 import pathlib
@@ -19,8 +19,8 @@ from train.study.race import race, target
 from train.study.tasks import TASKS, StudyTask
 
 PART = "control"
-RATE = 0.008  # of all arms on Shakespeare
-NEW = 16  # the first seed of which no arm was known
+RATE = 0.008  # for all arms on Shakespeare
+NEW = 16  # the first seed with which no arm was known
 
 
 def pooled(run: Run) -> float:
@@ -30,16 +30,16 @@ def pooled(run: Run) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Control:
-    """A comparison of which the plan says something beforehand.
+    """A comparison about which the plan makes a prediction.
 
     Attributes:
-      name: of the plan's table.
+      name: its name in the plan's table.
       text: its task in words.
-      rates: the arms', GC's first.
-      find: from the study's folder to the differences, as far as they are run.
-      holds: from the differences to whether they came as predicted.
+      rates: the rates of the arms, GC's first.
+      find: a function from the study's folder to the differences that exist.
+      holds: a function that tells whether the differences came as predicted.
       count: how many differences are planned.
-      unit: what each is of.
+      unit: the unit of each difference, such as pairs.
     """
 
     name: str
@@ -53,14 +53,14 @@ class Control:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A control whose runs are all there."""
+    """A control whose runs all exist."""
 
     control: Control
     difference: Difference
 
 
 def named(name: str) -> StudyTask:
-    """Returns the task of a name."""
+    """Returns the task with a name."""
     return next(task for task in TASKS if task.name == name)
 
 
@@ -71,7 +71,7 @@ def arms_at(root: pathlib.Path, task: StudyTask, arm: str, rate: float) -> list[
 
 
 def at_one_rate(root: pathlib.Path, arm: str, first: int = 0) -> Difference:
-    """Returns an arm's differences to `none`, all at one rate, from a seed on."""
+    """Returns an arm's differences to `none`, all at one rate, from one seed on."""
     task = named("shakespeare")
     ours, theirs = (
         [run for run in arms_at(root, task, name, RATE) if run.seed >= first]
@@ -81,7 +81,7 @@ def at_one_rate(root: pathlib.Path, arm: str, first: int = 0) -> Difference:
 
 
 def at_half(root: pathlib.Path) -> Difference:
-    """Returns the differences of half the budget, both arms at one rate."""
+    """Returns the differences with half the budget, both arms at one rate."""
     task = named("shakespeare")
     ours = by_arm(confirmed(root, task, "half"))["gradient"]
     theirs = gathered_runs(root / PART, "shakespeare-half")
@@ -97,7 +97,7 @@ def calmer(root: pathlib.Path, name: str, ours: float, theirs: float) -> Differe
         arms_at(root, task, "none", theirs),
         last_epochs("test_loss", EPOCHS),
     )
-    # A fold of which one seed is run is none yet.
+    # A fold with only one seed does not count yet.
     whole = values[: len(values) // 2 * 2]
     return Difference(task, "gradient", "none", of_folds(whole))
 
@@ -109,12 +109,12 @@ def is_equal(found: Difference) -> bool:
 
 
 def is_gain(found: Difference) -> bool:
-    """Tells whether GC gains between 0.004 and 0.012, and certainly something."""
+    """Tells whether GC gains between 0.004 and 0.012, with an interval below 0."""
     return -0.012 <= found.mean <= -0.004 and found.interval[1] < 0
 
 
 def is_within(limit: float) -> Callable[[Difference], bool]:
-    """Returns what tells whether a mean difference is smaller than a limit."""
+    """Returns a function that tells whether a mean difference is below a limit."""
     return lambda found: abs(found.mean) < limit
 
 
@@ -145,13 +145,13 @@ CONTROLS = (
 
 
 def controls(root: pathlib.Path) -> list[Found]:
-    """Returns the controls whose runs are all there, in the plan's order."""
+    """Returns the controls whose runs all exist, in the plan's order."""
     found = [Found(control, control.find(root)) for control in CONTROLS]
     return [one for one in found if len(one.difference.values) == one.control.count]
 
 
 def corrected_p(made: Sequence[Found]) -> list[float]:
-    """Returns the p-values after Holm's correction over all that are planned."""
+    """Returns the p-values after Holm's correction over all planned controls."""
     return confirm.holm([one.difference.p for one in made], len(CONTROLS))
 
 
@@ -165,10 +165,11 @@ def control_text(root: pathlib.Path) -> Iterator[str]:
     missing = f" Not run yet: {', '.join(left)}." if left else ""
     yield "### The control"
     yield (
-        "Shakespeare: the mean of validation and test loss at the last step, 0.008 for "
-        f"all arms. Horses: the held-out loss, mean of the last {EPOCHS} epochs and of "
-        "a fold's two seeds, each arm at its calmer best rate. The arm minus `none`; "
-        f"the p-values are corrected for {len(CONTROLS)}.{missing}"
+        "For Shakespeare, the mean of validation and test loss at the last step, with "
+        "all arms at 0.008. For the horses, the held-out loss, as the mean of the last "
+        f"{EPOCHS} epochs and of a fold's two seeds, with each arm at its calmer best "
+        "rate. Differences are the arm minus `none`, and the p-values are corrected "
+        f"for {len(CONTROLS)}.{missing}"
     )
     rows = [
         [
@@ -190,7 +191,7 @@ def control_text(root: pathlib.Path) -> Iterator[str]:
 
 
 def at_one_rate_text(root: pathlib.Path) -> Iterator[str]:
-    """Yields what else the runs at one rate say: new seeds alone, steps to a target."""
+    """Yields more on the runs at one rate: new seeds alone, steps to a target."""
     task = named("shakespeare")
     arms = task.arms
     runs = [run for arm in ("none", *arms) for run in arms_at(root, task, arm, RATE)]
@@ -206,9 +207,9 @@ def at_one_rate_text(root: pathlib.Path) -> Iterator[str]:
         for arm, one, p in zip(arms, found, corrected, strict=True)
     ]  # fmt: skip
     yield (
-        f"Shakespeare at {RATE:g} again: the difference on the seeds from {NEW} on "
-        "alone, of which nothing was known, and the steps of all pairs to a validation "
-        f"loss of {goal:.4f}, that of `none` at this rate in the sweep."
+        f"Shakespeare at {RATE:g} again: the difference on the new seeds alone, from "
+        f"{NEW} on, about which nothing was known, and the steps of all pairs to a "
+        f"validation loss of {goal:.4f}, that of `none` at this rate in the sweep."
     )
     header = [
         "arm", "difference, new seeds", "ratio of steps", "sooner, later, level",

@@ -1,4 +1,4 @@
-"""The floor of rounding: how far repeats of one run lie apart."""
+"""The floor of rounding: how much repeats of one run differ."""
 
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,9 +27,9 @@ def repeated(root: pathlib.Path, task: StudyTask, way: str = "") -> list[Run]:
 
 
 def repeats(root: pathlib.Path, task: StudyTask) -> np.ndarray:
-    """Returns the test losses of the runs that were repeated, `(runs, repeats)`.
+    """Returns the test losses of the repeated runs, `(runs, repeats)`.
 
-    The first of each is the confirming run's, on one device of another machine.
+    The first of each is that of the confirming run, on one device of another machine.
     """
     confirming = confirmed(root, task)
     others = (repeated(root, task), repeated(root, task, "-two-devices"))
@@ -61,7 +61,7 @@ def left_by_pairing(runs: Sequence[Run], arm: str) -> float:
 
 
 def same_bits(root: pathlib.Path, task: StudyTask) -> str:
-    """Returns whether what was repeated once more agrees to the last bit."""
+    """Returns whether the second repeats agree to the last bit."""
     once = {(run.arm, run.seed): run for run in repeated(root, task)}
     agree = [
         [*map(untimed, once[again.arm, again.seed].epochs)]
@@ -96,14 +96,15 @@ def floor_text(root: pathlib.Path) -> Iterator[str]:
         return
     yield "### The floor of rounding"
     yield (
-        "Runs that differ in nothing but the machine and the number of devices, hence "
-        "in the order of additions: the confirming run, a repeat on one device and one "
-        "on two devices of another machine. Test loss at the last step: its standard "
-        "deviation within a run's three repeats, the widest range of three, and its "
-        "deviation between seeds. Pairing leaves a share of the variance that the "
-        "difference of two arms would have without it: 1 buys nothing. Last, whether "
-        "one run repeated on one device of the same machine agrees to the last bit, in "
-        "every epoch."
+        "These runs differ only in the machine and the number of devices, and so in "
+        "the order of additions: the confirming run, and two repeats on another "
+        "machine, on one device and on two. For the test loss at the last step, the "
+        "table gives the standard deviation within a run's three repeats, the widest "
+        "range of three, and the deviation between seeds. Pairing leaves a share of "
+        "the variance that the difference of two arms would have without it; a share "
+        "of 1 means that it gains nothing. The last column says whether one run, "
+        "repeated on one device of the same machine, agrees to the last bit in every "
+        "epoch."
     )
     header = [
         "task", "runs", "within repeats", "widest", "between seeds", "margin",

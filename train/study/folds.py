@@ -2,9 +2,9 @@
 
     python -m train.study.folds horse-or-human.zip folds
 
-For K from 0 to 4 `--dataset horses_or_humans --data-dir folds/K` has as its test split
-the figures whose number leaves the remainder K when divided by 5, and as its training
-split the others. The archive is the one that TensorFlow Datasets downloads:
+For K from 0 to 4, the test split of `--dataset horses_or_humans --data-dir folds/K` has
+the figures whose number leaves the remainder K when divided by 5, and its training
+split has the others. The archive is the one that TensorFlow Datasets downloads:
 https://storage.googleapis.com/download.tensorflow.org/data/horse-or-human.zip
 """
 
@@ -30,7 +30,7 @@ SPLITS: dict[str, Callable[[int, int], bool]] = {  # by the names of their archi
 def one_split(
     archive: zipfile.ZipFile, belongs: Callable[[int, int], bool], fold: int
 ) -> bytes:
-    """Returns the archive of the images whose figure belongs to a split of a fold."""
+    """Returns an archive of the images whose figure belongs to a split of a fold."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as split:
         for name in archive.namelist():
@@ -41,12 +41,12 @@ def one_split(
 
 
 def stage(data_dir: pathlib.Path, name: str, files: dict[str, bytes]) -> None:
-    """Lays out the archives of a data set as the download cache of TFDS.
+    """Lays out the archives of a data set like TFDS's download cache.
 
     Args:
       data_dir: the folder of TensorFlow Datasets.
       name: the data set's name.
-      files: the bytes of each archive by the last part of its address.
+      files: the bytes of each archive, by the last part of its address.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import resource

@@ -1,4 +1,4 @@
-"""The predictions on where GC acts: arms that differ in which kernels it is for."""
+"""The predictions on where GC acts: arms that centralize different kernels."""
 
 import dataclasses
 import pathlib
@@ -20,16 +20,16 @@ PART = "mechanism"
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What the plan says beforehand of two arms at the same rate.
+    """The plan's prediction about two arms at the same rate.
 
     Attributes:
-      name: of the plan's table.
+      name: its name in the plan's table.
       task: the task's name.
       text: the arms in words.
-      arm: the arm that is looked at, of the folder `mechanism/TASK`.
-      baseline: the other one, of the confirming runs.
-      equal: whether they are to be equal; None where nothing is predicted.
-      folder: where both arms are, if it is another one.
+      arm: the arm in question, in the folder `mechanism/TASK`.
+      baseline: the other arm, among the confirming runs.
+      equal: whether they should be equal; None if nothing is predicted.
+      folder: the folder of both arms, if it is another one.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Prediction:
 
 PREDICTIONS = (
     Prediction(
-        "M1", "shakespeare", "GC on the kernels behind a LayerNorm alone, and none",
+        "M1", "shakespeare", "GC only on the kernels after a LayerNorm, and none",
         "only-norm", "none", True,
     ),
     Prediction(
@@ -56,7 +56,7 @@ PREDICTIONS = (
     ),
     *(
         Prediction(
-            "M4", task, "GC on the first convolution and the head alone, and on all",
+            "M4", task, "GC only on the first convolution and the head, and on all",
             "only-ends", "gradient", None,
         )
         for task in ("fashion", "horses-sgd", "horses-rmsprop")
@@ -72,7 +72,7 @@ PREDICTIONS = (
 
 
 def pair_of(root: pathlib.Path, prediction: Prediction) -> Difference | None:
-    """Returns a prediction's paired differences; None if its runs are not there."""
+    """Returns a prediction's paired differences; None if its runs do not exist."""
     task = next(task for task in TASKS if task.name == prediction.task)
     if prediction.folder:
         runs = theirs = gathered_runs(root / PART, prediction.folder)
@@ -90,9 +90,9 @@ def pair_of(root: pathlib.Path, prediction: Prediction) -> Difference | None:
 
 
 def same_rate(ours: list[Run], theirs: list[Run], prediction: Prediction) -> list[Run]:
-    """Returns our runs, once it is certain that they ran at the other arm's rate.
+    """Returns our runs, after checking that they ran at the other arm's rate.
 
-    RMSNorm's arms are not at the same one: each is at its own.
+    RMSNorm's arms are not at the same rate: each is at its own.
     """
     if prediction.folder is None and {run.rate for run in ours} != {
         run.rate for run in theirs
@@ -102,7 +102,7 @@ def same_rate(ours: list[Run], theirs: list[Run], prediction: Prediction) -> lis
 
 
 def answer(found: Difference) -> str:
-    """Returns what the plan says of it: equal, different, both or not settled."""
+    """Returns the plan's verdict: equal, different, both or not settled."""
     low, high = found.interval
     said = []
     if low > 0 or high < 0:
@@ -123,7 +123,7 @@ def verdict(prediction: Prediction, found: Difference) -> str:
 
 
 def mechanism_text(root: pathlib.Path) -> Iterator[str]:
-    """Yields the section on the predictions whose runs are there."""
+    """Yields the section on the predictions whose runs exist."""
     pairs = [(one, pair_of(root, one)) for one in PREDICTIONS]
     rows = [
         [
@@ -139,8 +139,8 @@ def mechanism_text(root: pathlib.Path) -> Iterator[str]:
     left = [f"{one.name} ({one.task})" for one, found in pairs if found is None]
     missing = f" Not run: {', '.join(left)}." if left else ""
     yield (
-        "Validation loss at the last step (horses: of the fold's held-out images), the "
-        f"first of two arms minus the second.{missing}"
+        "Validation loss at the last step (for horses, on the fold's held-out images), "
+        f"the first of two arms minus the second.{missing}"
     )
     header = [
         "", "task", "arms", "pairs", "difference", "margin", "answer", "prediction",

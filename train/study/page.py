@@ -40,9 +40,10 @@ def page(root: pathlib.Path) -> str:
     found = confirm.primary(root)
     parts = [
         "# Tuned against tuned: does Gradient Centralization help?",
-        "[The plan](PLAN.md) was committed before the first run. All "
-        'below "Every number" is made from the records in this folder by '
-        "`python -m train.study results`, and these by [these commands](COMMANDS.md). "
+        "[The plan](PLAN.md) was committed before the first run. Everything under "
+        '"Every number" is made from the records in this folder by '
+        "`python -m train.study results`, and the records by "
+        "[these commands](COMMANDS.md). "
         "An earlier, smaller study is in [first/](first/README.md).",
         PICTURES[0],
         *(path.read_text().strip() for path in root.glob("FINDING.md")),
@@ -65,8 +66,8 @@ def primary_text(found: Sequence[Difference]) -> Iterator[str]:
     """Yields the table of the primary comparisons."""
     yield "### The primary comparisons"
     yield (
-        "Test loss at the last step, each arm at its own rate, arm minus `none`. "
-        f"{len(found)} of the {FAMILY} that were planned are made; the p-values are "
+        "Test loss at the last step, arm minus `none`, each arm at its own rate. "
+        f"{len(found)} of the {FAMILY} planned comparisons are made; the p-values are "
         f"corrected for all {FAMILY}."
     )
     corrected = confirm.holm([one.p for one in found], FAMILY)
@@ -96,9 +97,10 @@ def races_text(found: Sequence[Race]) -> Iterator[str]:
     yield "### Steps to the target"
     yield (
         "The target is the mean loss at which `none` ended in the sweep: validation "
-        "loss, of the horses training loss. The ratio is of steps to it, arm over "
-        "`none`, with its 95 % interval; p is that of the sign-flip test, corrected "
-        f"for all {FAMILY}. Pairs: in how many the arm was sooner, later, level."
+        "loss, or training loss for the horses. The ratio is that of the steps to the "
+        "target, arm over `none`, with its 95 % interval; p is from the sign-flip "
+        f"test, corrected for all {FAMILY}. Pairs counts those in which the arm was "
+        "sooner, later or level."
     )
     corrected = confirm.holm([one.p for one in found], FAMILY)
     rows = [
@@ -124,7 +126,7 @@ def task_text(
     yield f"### {task.title}"
     yield from sweep_text(task, losses)
     if choice is None:
-        yield "The rates are not chosen yet."
+        yield "The rates have not been chosen yet."
         return
     rates = ", ".join(f"{rate:g} (`{arm}`)" for arm, rate in choice["rates"].items())
     yield f"Chosen, and committed before the confirming runs: {rates}."
@@ -157,8 +159,9 @@ def sweep_text(task: StudyTask, losses: sweep.Losses) -> Iterator[str]:
         minus = "-" if arm == "none" else ", ".join(each)
         rows.append([arm, f"{sweep.sensitivity(losses, arm):.4f}", minus, width])
     yield (
-        "Sensitivity to the rate: mean over the rates less the best; that of each seed "
-        "minus that of `none`; largest over smallest rate within the margin of the "
+        "Sensitivity to the rate: the mean over the rates minus the best; for each "
+        "seed, that minus that of `none`; the largest over the smallest rate within "
+        "the margin of the "
         "best:"
     )
     yield markdown_table(["arm", "sensitivity", "minus `none`", "range"], rows)

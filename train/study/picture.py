@@ -1,4 +1,4 @@
-"""The study in one picture: a row a comparison, in units of its margin."""
+"""The study in one picture: a row per comparison, in units of its margin."""
 
 import dataclasses
 import pathlib
@@ -10,21 +10,21 @@ from train.study import theme as looks
 from train.study.confirm import Difference
 from train.study.control import Found, corrected_p
 
-WIDTH = 4.4  # inches: a letter of 9 points is 10 pixels high on a screen of 390
+WIDTH = 4.4  # inches: 9-point letters are 10 pixels high on a screen of 390 pixels
 REACH = 5.0  # margins to each side
-UNIT = 0.43  # inches a row
+UNIT = 0.43  # inches per row
 MARKS = {"gradient": "o", "update": "D"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A comparison as the picture shows it.
+    """A comparison as shown in the picture.
 
     Attributes:
       name: what was trained, and how.
       detail: pairs and rates.
       found: the paired differences.
-      is_settled: whether the plan's rule says anything of it.
+      is_settled: whether the plan's rule gives a verdict.
     """
 
     name: str
@@ -83,9 +83,9 @@ def draw(
 ) -> None:
     """Draws the comparisons of each group, under its title, into a PNG.
 
-    A mark is the mean difference, filled where the comparison is settled, and the line
-    its 95 % interval; an arrow is one that goes on beyond the frame. The band is the
-    margin.
+    A mark is the mean difference, filled if the comparison is settled, and the line is
+    its 95 % interval; an arrow means that it continues outside the frame. The band is
+    the margin.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -113,7 +113,7 @@ def draw(
 
 
 def draw_row(panel: Any, row: Row, place: float, theme: str) -> None:
-    """Draws a comparison: its label above its interval."""
+    """Draws a comparison, with its label above its interval."""
     margin = row.found.task.margin
     color = looks.COLORS[theme][row.found.arm]
     low, high = (end / margin for end in row.found.interval)
@@ -133,7 +133,7 @@ def draw_row(panel: Any, row: Row, place: float, theme: str) -> None:
 
 
 def finish(panel: Any, bottom: float, theme: str) -> None:
-    """Draws the axis, and says what its ends and the marks mean."""
+    """Draws the axis, and explains its ends and the marks."""
     panel.set_ylim(bottom + 0.1, -0.55)
     panel.set_xlim(-1.04 * REACH, 1.04 * REACH)
     panel.set_yticks([])
@@ -152,7 +152,7 @@ def finish(panel: Any, bottom: float, theme: str) -> None:
 
 
 def handles(theme: str) -> list[Any]:
-    """Returns what the legend shows: a mark for each arm, then what all marks mean."""
+    """Returns the legend's entries: a mark for each arm, then what the marks mean."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

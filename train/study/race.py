@@ -1,4 +1,4 @@
-"""Steps to the target: which arm gets there first, and whether that can be told."""
+"""Steps to the target: which arm gets there first, and whether that is certain."""
 
 import dataclasses
 import pathlib
@@ -11,20 +11,20 @@ from train.study.confirm import confirmed
 from train.study.tasks import TASKS, StudyTask
 
 LEVEL = 0.05
-EXACT = 2**16  # assignments of signs that are all tried; of more, as many are drawn
+EXACT = 2**16  # sign assignments; beyond this many, as many are drawn
 
 
 def sign_flip_p(values: np.ndarray) -> float:
     """Returns the p-value of the mean of paired differences, two-sided.
 
-    Under the null hypothesis the arms of a pair could as well be swapped, so that each
-    difference has either sign: the share of all assignments of signs whose mean is at
-    least as far from 0. Exact up to 16 pairs that are no ties; for more, of 65,536
-    assignments that are drawn.
+    Under the null hypothesis the arms of a pair could be swapped, so each difference
+    could have either sign. The p-value is the share of all assignments of signs whose
+    mean is at least as far from 0. It is exact for up to 16 pairs that are not ties;
+    for more, it is estimated from 65,536 random assignments.
     """
     from scipy import stats
 
-    values = values[values != 0]  # of a tie the sign tells nothing
+    values = values[values != 0]  # the sign of a tie says nothing
     if not len(values):
         return 1.0
     test = stats.permutation_test(
@@ -39,13 +39,13 @@ class Race:
     """How soon an arm and `none` reach the target, pair by pair.
 
     Attributes:
-      task: its task.
-      arm: its name.
+      task: the task.
+      arm: the arm's name.
       target: the loss to reach.
-      ours: steps of the arm to the target, `(pairs,)`; of a run that does not reach
-        it, one evaluation more than all its steps: later than any that does.
-      theirs: those of `none`.
-      reached: of how many runs each reaches it.
+      ours: the arm's steps to the target, `(pairs,)`. A run that does not reach it
+        counts as one evaluation more than all its steps, later than any that does.
+      theirs: the steps of `none`.
+      reached: how many runs of each reach it.
     """
 
     task: StudyTask
@@ -62,27 +62,27 @@ class Race:
 
     @property
     def logarithms(self) -> np.ndarray:
-        """The logarithm of the ratio of steps of each pair, arm over `none`."""
+        """The logarithm of each pair's ratio of steps, arm over `none`."""
         return np.log(self.ours / self.theirs)
 
     @property
     def ratio(self) -> float:
-        """The ratio of steps, arm over `none`: the geometric mean over the pairs."""
+        """The ratio of steps, arm over `none`, as the geometric mean over the pairs."""
         return float(np.exp(self.logarithms.mean()))
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The ratio's 95 % interval: Student's, of the logarithms."""
+        """The ratio's 95 % interval, from Student's t on the logarithms."""
         low, high = np.exp(confidence_interval(self.logarithms))
         return float(low), float(high)
 
     @property
     def p(self) -> float:
-        """The p-value of the sign-flip test; 1 where there was no race."""
+        """The p-value of the sign-flip test; 1 if there was no race."""
         return sign_flip_p(self.logarithms) if self.is_run else 1.0
 
     def answer(self, p: float) -> str:
-        """Returns what the plan says of it, in words.
+        """Returns the plan's verdict on it, in words.
 
         Args:
           p: its p-value after Holm's correction over all races.
@@ -95,13 +95,13 @@ class Race:
 
     @property
     def stated(self) -> str:
-        """The ratio with its interval, "-" where there was no race."""
+        """The ratio with its interval, or "-" if there was no race."""
         low, high = self.interval
         return f"{self.ratio:.3f} [{low:.3f}, {high:.3f}]" if self.is_run else "-"
 
     @property
     def pairs(self) -> str:
-        """In how many pairs the arm was sooner, later and level, in words."""
+        """The numbers of pairs in which the arm was sooner, later and level."""
         counts = [int((np.sign(self.logarithms) == sign).sum()) for sign in (-1, 1, 0)]
         return ", ".join(map(str, counts))
 
@@ -122,7 +122,7 @@ def race(task: StudyTask, runs: Sequence[Run], arm: str, target: float) -> Race:
 def steps_to(task: StudyTask, run: Run, target: float) -> tuple[int, bool]:
     """Returns the steps to the target, and whether it is reached.
 
-    Where it is not, they are one evaluation more than the run has.
+    If it is not, they are one evaluation more than the run has.
     """
     steps, losses = measured_at(task, run)
     for step, loss in zip(steps, losses, strict=True):
@@ -145,11 +145,11 @@ def target(root: pathlib.Path, task: StudyTask, rate: float) -> float:
 
 
 def races(root: pathlib.Path, rates: Mapping[str, Mapping[str, float]]) -> list[Race]:
-    """Returns the races of all tasks that are confirmed.
+    """Returns the races of all confirmed tasks.
 
     Args:
       root: the study's folder.
-      rates: the chosen ones, by task and arm.
+      rates: the chosen rates, by task and arm.
     """
     return [
         race(task, runs, arm, target(root, task, rates[task.name]["none"]))

@@ -1,4 +1,4 @@
-"""Seconds of an epoch on an idle machine, with GC and without."""
+"""Seconds per epoch on an idle machine, with GC and without."""
 
 import dataclasses
 import pathlib
@@ -13,11 +13,11 @@ from train.study.tasks import StudyTask
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """How long an arm's epochs took on an idle machine, all arms in turn.
+    """How long an arm's epochs took on an idle machine, with all arms in turn.
 
     Attributes:
       ours: seconds of each epoch of the arm.
-      theirs: of `none`, which ran first and last.
+      theirs: seconds of each epoch of `none`, which ran first and last.
     """
 
     ours: np.ndarray
@@ -42,7 +42,7 @@ def pace(root: pathlib.Path, task: StudyTask, arm: str) -> Pace | None:
 
 
 def seconds_text(root: pathlib.Path, task: StudyTask) -> Iterator[str]:
-    """Yields the table of seconds an epoch, if epochs of the task were timed."""
+    """Yields the table of seconds per epoch, if the task's epochs were timed."""
     rows = [
         [arm, *map(median_and_range, (timed.ours, timed.theirs)), f"{timed.ratio:.3f}"]
         for arm in task.arms
@@ -50,14 +50,14 @@ def seconds_text(root: pathlib.Path, task: StudyTask) -> Iterator[str]:
     ]
     if rows:
         yield (
-            "Seconds of an epoch on an idle machine, all arms in turn, `none` first "
-            "and last: the median, and the range of all that were timed. A ratio below "
-            "1, or within the range of `none`, is noise: GC takes no time away."
+            "Seconds per epoch on an idle machine, with all arms in turn and `none` "
+            "first and last: the median, and the range of all timed epochs. A ratio "
+            "below 1, or within the range of `none`, is noise: GC cannot save time."
         )
         header = ["arm", "seconds", "of `none`", "ratio"]
         yield markdown_table(header, rows)
 
 
 def median_and_range(seconds: np.ndarray) -> str:
-    """Returns the median of some seconds, with the least and the most of them."""
+    """Returns the median of some times, with the shortest and the longest."""
     return f"{np.median(seconds):.1f} ({seconds.min():.1f} to {seconds.max():.1f})"

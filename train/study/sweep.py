@@ -1,4 +1,4 @@
-"""The sweep over learning rates: what each arm reaches, the choice, the sensitivity."""
+"""The sweep over learning rates: each arm's losses, best rate and sensitivity."""
 
 import math
 import pathlib
@@ -14,9 +14,9 @@ Losses = Mapping[tuple[str, float], Mapping[int, float]]  # by arm and rate, by 
 
 
 def read_sweep(root: pathlib.Path, task: StudyTask) -> Losses:
-    """Returns the final loss of each run of a sweep that is over.
+    """Returns the final loss of each finished run of a sweep.
 
-    One that diverged, or ended above the loss at the start, counts as that.
+    A run that diverged, or ended above the initial loss, counts as the initial loss.
     """
     found: dict[tuple[str, float], dict[int, float]] = {}
     records = archive.read_archive(root / "sweep", task.name)
@@ -30,7 +30,7 @@ def read_sweep(root: pathlib.Path, task: StudyTask) -> Losses:
 
 
 def is_whole(losses: Losses, task: StudyTask) -> bool:
-    """Tells whether all arms have the same rates, and all rates the same two seeds."""
+    """Tells whether all arms have the same rates, and all rates the same seeds."""
     of_arms = {tuple(rates(losses, arm)) for arm in ("none", *task.arms)}
     seeds = {tuple(sorted(by_seed)) for by_seed in losses.values()}
     return len(of_arms) == 1 == len(seeds) and len(*seeds) > 1
@@ -67,8 +67,8 @@ def paired(losses: Losses, arm: str, rate: float) -> np.ndarray:
 def paired_deviation(losses: Losses, arm: str) -> tuple[float, int]:
     """Returns the standard deviation of paired differences, and its degrees of freedom.
 
-    Pooled within the rates from the one below the lower of the two arms' best rates
-    to the one above the higher.
+    It is pooled within the rates from the one below the lower of the two arms' best
+    rates to the one above the higher.
     """
     of_both = sorted(set(rates(losses, arm)) & set(rates(losses, "none")))
     best = sorted(of_both.index(best_rate(losses, name)) for name in ("none", arm))
@@ -84,12 +84,12 @@ def pooled(losses: Losses, arm: str, near: Sequence[float]) -> tuple[float, int]
 
 
 def resolvable(deviation: float, pairs: int, power: float = 0.8) -> float:
-    """Returns the smallest mean difference that a paired t-test is to show.
+    """Returns the smallest mean difference that a paired t-test can show.
 
     Args:
-      deviation: of the paired differences.
-      pairs: their number.
-      power: the probability to show it with its sign, at level 0.05, two-sided.
+      deviation: the standard deviation of the paired differences.
+      pairs: the number of pairs.
+      power: the probability of showing it with its sign, at level 0.05, two-sided.
     """
     from scipy import optimize, stats
 
@@ -103,20 +103,20 @@ def resolvable(deviation: float, pairs: int, power: float = 0.8) -> float:
 
 
 def sensitivity(losses: Losses, arm: str) -> float:
-    """Returns an arm's mean loss over its rates, less the loss at the best of them."""
+    """Returns an arm's mean loss over its rates, minus the loss at the best rate."""
     values = means(losses, arm)
     return float(values.mean() - values.min())
 
 
 def width(losses: Losses, arm: str, margin: float) -> float:
-    """Returns the largest rate over the smallest whose loss is within the margin."""
+    """Returns the ratio of the largest to the smallest rate within the margin."""
     values = means(losses, arm)
     near = np.array(rates(losses, arm))[values <= values.min() + margin]
     return float(near.max() / near.min())
 
 
 def sensitivities(losses: Losses, arm: str) -> list[float]:
-    """Returns an arm's sensitivity less that of `none`, seed by seed."""
+    """Returns an arm's sensitivity minus that of `none`, for each seed."""
     seeds = sorted(losses["none", rates(losses, "none")[0]])
     return [
         sensitivity(alone, arm) - sensitivity(alone, "none")

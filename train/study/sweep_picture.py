@@ -13,7 +13,7 @@ REACH = 16  # margins above the best loss that a panel shows
 
 
 def draw(parts: Sequence[tuple[StudyTask, sweep.Losses]], path: pathlib.Path) -> None:
-    """Draws a panel a task, with its sweep, into a PNG for a light ground."""
+    """Draws a panel with the sweep of each task into a PNG for a light background."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -34,7 +34,7 @@ def draw(parts: Sequence[tuple[StudyTask, sweep.Losses]], path: pathlib.Path) ->
 
 
 def handles() -> list[Any]:
-    """Returns what the legend shows: a line for each arm, then each mark."""
+    """Returns the legend's entries: a line for each arm, then each mark."""
     from matplotlib.lines import Line2D
 
     colors = looks.COLORS["light"]
@@ -55,7 +55,7 @@ def handles() -> list[Any]:
 def draw_losses(
     panel: Any, task: StudyTask, losses: sweep.Losses, colors: dict[str, str]
 ) -> None:
-    """Draws each arm's loss at each rate: means, a dot a run, the best in a ring."""
+    """Draws each arm's loss at each rate: means, a dot per run, a ring for the best."""
     arms = ("none", *task.arms)
     every = [loss for by_seed in losses.values() for loss in by_seed.values()]
     lowest = min(sweep.means(losses, arm).min() for arm in arms)

@@ -9,14 +9,14 @@ class StudyTask:
     """One task of the study.
 
     Attributes:
-      name: of its folders.
-      title: of its section.
-      label: of its row in the picture of all comparisons.
-      arms: beside `none`.
+      name: the name of its folders.
+      title: the title of its section.
+      label: the label of its row in the picture of all comparisons.
+      arms: its arms besides `none`.
       margin: the difference in loss that matters to a user.
-      start: the loss before training, that of a guess; worse ones count as it.
-      chosen_by: the metric of the sweep that chooses a rate.
-      target: the metric that steps to target are counted by.
+      start: the loss before training, that of a guess; worse losses count as this one.
+      chosen_by: the metric of the sweep by which a rate is chosen.
+      target: the metric for which the steps to the target are counted.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""What is trained: a file a task, and the networks beside it."""
+"""The tasks, one file each, and their networks."""

@@ -1,9 +1,9 @@
 """Random flips, rotation and zoom of one image, as a single affine resampling.
 
-The published experiment chains three Keras layers, each resampling the last one's
-picture. Here their three maps are composed first and the image is resampled once:
-the same geometry, with less blur. Where zooming out reaches beyond the frame, the
-original is mirrored, not its already rotated crop.
+The published experiment chains three Keras layers, each of which resamples the result
+of the one before. Here their three maps are composed first, and the image is resampled
+once: the geometry is the same, with less blur. Where zooming out reaches beyond the
+frame, the original is mirrored rather than its already rotated crop.
 """
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 MAX_TURN = 0.3  # rotation is uniform in +-0.3 of a full turn
-MAX_ZOOM = 0.2  # the picture is shrunk or enlarged by up to 20 %
+MAX_ZOOM = 0.2  # the image is shrunk or enlarged by up to 20 %
 
 
 def augment(key: Array, image: Array) -> Array:
@@ -40,10 +40,10 @@ def affine_map(flips: Array, angle: Array, zoom: Array) -> Array:
     """Returns the `(2, 2)` matrix of a flip, a rotation and a zoom, in this order.
 
     It maps an output pixel's offset from the centre, `(row, column)`, to the offset of
-    the input pixel that is seen there.
+    the input pixel that is shown there.
 
     Args:
-      flips: `(2,)` bool: upside down, left to right.
+      flips: `(2,)` bool: whether to flip upside down, and left to right.
       angle: scalar, in radians, clockwise.
       zoom: scalar, the part of the input's height and width that the output shows.
     """
@@ -56,8 +56,8 @@ def affine_map(flips: Array, angle: Array, zoom: Array) -> Array:
 def resample(image: Array, matrix: Array) -> Array:
     """Returns the image seen through a linear map about its centre.
 
-    Bilinear interpolation; beyond its edges the image is mirrored with the edge pixel
-    repeated (`d c b a | a b c d | d c b a`, "reflect" in Keras and SciPy).
+    It interpolates bilinearly. Beyond its edges the image is mirrored, with the edge
+    pixel repeated (`d c b a | a b c d | d c b a`, "reflect" in Keras and SciPy).
 
     Args:
       image: `(H, W, C)`, any real dtype.

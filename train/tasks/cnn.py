@@ -37,12 +37,12 @@ class ConvReluPool(nn.Module):
 class CNN(nn.Module):
     """Five convolutions and two dense layers: one logit per image, or per class.
 
-    The network of the Keras example, 1,704,097 parameters for 300x300 images, with
-    Keras's Glorot-uniform kernels. The sigmoid or softmax is left to the loss.
+    This is the network of the Keras example, with 1,704,097 parameters for 300x300
+    images and Keras's Glorot-uniform kernels. The loss applies the sigmoid or softmax.
 
     Attributes:
-      classes: number of classes; two of them share one logit.
-      dtype: of the activations.
+      classes: number of classes; two classes share one logit.
+      dtype: the dtype of the activations.
     """
 
     classes: int = 2
@@ -54,7 +54,7 @@ class CNN(nn.Module):
 
         Images are `(B, H, W, C)` with values in [0, 1], each side 94 pixels or more.
 
-        With `train` set, dropout is on and needs the PRNG stream "dropout".
+        If `train` is set, dropout is on and needs the PRNG stream "dropout".
         """
         x = images
         for i, features in enumerate(CONV_FEATURES):

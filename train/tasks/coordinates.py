@@ -1,4 +1,4 @@
-"""Networks from a place in an image to its color, without normalization."""
+"""Networks from a position in an image to its color, without normalization."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 WIDTH = 128
-LAYERS = 4  # that are hidden
+LAYERS = 4  # hidden layers
 FREQUENCIES = 64
 DEVIATION = 5.0  # of the frequencies, in cycles over the image's side
 OMEGA = 30.0
@@ -20,12 +20,12 @@ he = nn.initializers.he_normal()
 def encoded(places: Array) -> Array:
     """Returns sines and cosines of fixed random frequencies, `(B, 2 * FREQUENCIES)`.
 
-    `sin(pi f.x)` and `cos(pi f.x)`, with each part of `f` drawn from a normal
-    distribution: the same for every run. No matrix product, which on an accelerator
-    may have too few bits for it.
+    They are `sin(pi f.x)` and `cos(pi f.x)`, with each part of `f` drawn from a normal
+    distribution, and the same for every run. There is no matrix product, because on an
+    accelerator it may have too few bits.
 
     Args:
-      places: `(B, 2)` in [-1, 1].
+      places: positions `(B, 2)` in [-1, 1].
 
     References:
       Tancik et al., "Fourier features let networks learn high frequency functions in
@@ -38,11 +38,11 @@ def encoded(places: Array) -> Array:
 
 
 class ReluNetwork(nn.Module):
-    """Dense layers with relu on the encoded places.
+    """Dense layers with ReLU on the encoded positions.
 
     Attributes:
-      channels: of a color.
-      dtype: of the activations; the color is in float32.
+      channels: number of channels of a color.
+      dtype: the dtype of the activations; the color is in float32.
     """
 
     channels: int
@@ -58,14 +58,15 @@ class ReluNetwork(nn.Module):
 
 
 class Siren(nn.Module):
-    """Dense layers with `sin(30 x)`, initialized so that each has inputs like the last.
+    """Dense layers with `sin(30 x)`, initialized so that all have similar inputs.
 
     The first kernel is uniform within 1 / fan-in, the others within
-    sqrt(6 / fan-in) / 30, biases within 1 / sqrt(fan-in).
+    sqrt(6 / fan-in) / 30, and biases within 1 / sqrt(fan-in).
 
     Attributes:
-      channels: of a color.
-      dtype: of the activations after the first layer; the color is in float32.
+      channels: number of channels of a color.
+      dtype: the dtype of the activations after the first layer; the color is in
+        float32.
 
     References:
       Sitzmann et al., "Implicit neural representations with periodic activation
@@ -78,7 +79,7 @@ class Siren(nn.Module):
     @nn.compact
     def __call__(self, places: Array) -> Array:
         """Returns the colors `(B, channels)` at places `(B, 2)` in [-1, 1]."""
-        highest = jax.lax.Precision.HIGHEST  # neighbors must not fall together
+        highest = jax.lax.Precision.HIGHEST  # neighbors must stay distinct
         first = uniform_dense(WIDTH, 2, 1 / 2, jnp.float32, precision=highest)
         x = jnp.sin(OMEGA * first(places))
         limit = (6 / WIDTH) ** 0.5 / OMEGA
@@ -91,7 +92,7 @@ class Siren(nn.Module):
 def uniform_dense(
     features: int, fan_in: int, limit: float, dtype: jnp.dtype, **options: object
 ) -> nn.Dense:
-    """Returns a dense layer with a kernel within a limit, and a bias of its fan-in."""
+    """Returns a dense layer whose kernel is within a limit, its bias by its fan-in."""
     return nn.Dense(
         features, kernel_init=within(limit), bias_init=within(fan_in**-0.5),
         dtype=dtype, **options,
@@ -99,7 +100,7 @@ def uniform_dense(
 
 
 def within(limit: float) -> Callable[..., Array]:
-    """Returns an initializer that draws evenly from `[-limit, limit)`."""
+    """Returns an initializer that draws uniformly from `[-limit, limit)`."""
 
     def init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
         return jax.random.uniform(key, shape, dtype, -limit, limit)

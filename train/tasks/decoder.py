@@ -1,4 +1,4 @@
-"""A small pre-normalization decoder, as of GPT-2."""
+"""A small pre-normalization decoder, as in GPT-2."""
 
 import functools
 from typing import Any, Literal
@@ -16,15 +16,15 @@ HEADS = 4
 EPSILON = 1e-5
 
 small = nn.initializers.normal(0.02)
-# Of the kernels that write into the residual stream, so that its sum starts small.
+# For the kernels that write into the residual stream, so that its sum starts small.
 smaller = nn.initializers.normal(0.02 / (2 * LAYERS) ** 0.5)
 
 
 class Layer(nn.Module):
-    """Causal attention and a perceptron, each after a norm and added to its input.
+    """Causal attention and an MLP, each after a norm and added to its input.
 
     The kernels have no bias. Those of the attention are in Flax's layout: `query`,
-    `key` and `value` are `(width, heads, width / heads)`, `out` the other way round.
+    `key` and `value` are `(width, heads, width / heads)`, and `out` is the reverse.
     """
 
     norm: Norm
@@ -45,11 +45,11 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Predicts each next byte of a text: logits `(B, T, 256)`.
+    """Predicts the next byte at each place of a text, with logits `(B, T, 256)`.
 
     Attributes:
-      norm: LayerNorm, or RMSNorm, which subtracts no mean.
-      dtype: of the activations.
+      norm: LayerNorm, or RMSNorm, which does not subtract the mean.
+      dtype: the dtype of the activations.
     """
 
     norm: Norm = "layer"
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, text: Array) -> Array:
-        """Returns the logits of the byte after each of int32 `(B, T)`, in float32."""
+        """Returns the float32 logits of the byte after each of int32 `(B, T)`."""
         length = text.shape[1]
         table = functools.partial(
             nn.Embed, features=WIDTH, embedding_init=small, dtype=self.dtype

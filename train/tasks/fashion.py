@@ -1,4 +1,4 @@
-"""Fashion-MNIST by a residual network with batch normalization, as the paper trains."""
+"""Fashion-MNIST with a residual network with BatchNorm, trained as in the paper."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from train.tasks.scores import cross_entropy
 
 VALIDATION = 10_000  # the last of the published training images
 MEAN, DEVIATION = 73.0, 90.0  # of the pixels
-SHIFT = 2  # pixels, the most that a random crop moves an image
+SHIFT = 2  # the most pixels by which a random crop moves an image
 
 
 class Fashion(Task):
@@ -40,10 +40,10 @@ class Fashion(Task):
         """Makes the task.
 
         Args:
-          dataset: the images as they are published.
+          dataset: the published images.
           augmented: whether to crop and flip the training images.
-          test: whether the test split may be opened.
-          precision: of the network's activations.
+          test: whether the test split may be evaluated.
+          precision: the precision of the network's activations.
         """
         self.augmented = augmented
         self.model = ResNet(len(dataset.class_names), jnp.dtype(precision))
@@ -76,20 +76,20 @@ class Fashion(Task):
         return cross_entropy(logits, labels), after
 
     def test_scores(self, variables: Variables, examples: Examples) -> Scores:
-        """Returns the scores of the images as they are, by the running statistics."""
+        """Returns the scores of the original images, with the running statistics."""
         images, labels = examples
         return cross_entropy(self.model.apply(variables, standardized(images)), labels)
 
 
 def standardized(images: Array) -> Array:
-    """Returns uint8 pixels in float32, with mean 0 and deviation 1 over the set."""
+    """Returns uint8 pixels as float32, with mean 0 and deviation 1 over the set."""
     return (images.astype(jnp.float32) - MEAN) / DEVIATION
 
 
 def crop_and_flip(key: Array, image: Array) -> Array:
     """Returns an image `(H, W, C)` moved by up to `SHIFT` pixels and maybe mirrored.
 
-    What comes in from outside repeats the edge.
+    Pixels from outside the image repeat the edge.
     """
     crop_key, flip_key = jax.random.split(key)
     padded = jnp.pad(image, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
@@ -99,7 +99,7 @@ def crop_and_flip(key: Array, image: Array) -> Array:
 
 
 def about(dataset: Dataset) -> About:
-    """Returns what is told of the images."""
+    """Returns a description of the images."""
     train, test = len(dataset.train) - VALIDATION, len(dataset.test)
     return About(
         name=dataset.name,

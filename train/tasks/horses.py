@@ -1,4 +1,4 @@
-"""Telling classes of images apart, as the Keras example does with horses and humans."""
+"""Classifies images, as the Keras example does with horses and humans."""
 
 import pathlib
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ CPU_IMAGES = 8  # that a core works on at a time, so that they stay in its cache
 class Horses(Task):
     """Labelled images, the CNN, and binary or softmax cross-entropy.
 
-    The test split is evaluated after every epoch: there is nothing to choose by it.
+    The test split is evaluated after every epoch, because nothing is chosen by it.
     """
 
     score = ACCURACY
@@ -45,8 +45,8 @@ class Horses(Task):
         Args:
           dataset: the images.
           augmented: whether to flip, rotate and zoom the training images.
-          init_from: folder of an earlier run, to start from its final parameters.
-          precision: of the network's activations.
+          init_from: folder of an earlier run whose final parameters to start from.
+          precision: the precision of the network's activations.
         """
         self.dataset, self.augmented, self.init_from = dataset, augmented, init_from
         self.model = CNN(len(dataset.class_names), jnp.dtype(precision))
@@ -82,7 +82,7 @@ class Horses(Task):
     def train_scores(
         self, variables: Variables, examples: Examples, keys: Array, weights: Array
     ) -> tuple[Scores, Mapping[str, Any]]:
-        """Returns the scores with augmentation and dropout, keyed by the image."""
+        """Returns the scores with augmentation and dropout, with a key per image."""
         del weights
         images, labels = examples
 
@@ -97,14 +97,14 @@ class Horses(Task):
         return cross_entropy(jax.vmap(logit)(images, keys), labels), {}
 
     def test_scores(self, variables: Variables, examples: Examples) -> Scores:
-        """Returns the scores of the images as they are."""
+        """Returns the scores of the original images."""
         images, labels = examples
         logits = self.model.apply(variables, images.astype(jnp.float32) / 255)
         return cross_entropy(logits, labels)
 
 
 def about(dataset: Dataset) -> About:
-    """Returns what is told of labelled images."""
+    """Returns a description of labelled images."""
     names = dataset.class_names
     classes = " or ".join(names) if len(names) < 5 else f"{len(names)} classes"
     train, test = len(dataset.train), len(dataset.test)

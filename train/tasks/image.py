@@ -1,4 +1,4 @@
-"""Fitting an image by a network from places to colors, judged between its pixels."""
+"""Fits an image with a network from positions to colors, tested on held-out pixels."""
 
 import hashlib
 import pathlib
@@ -22,13 +22,13 @@ from train.tasks.coordinates import ReluNetwork, Siren
 Network = Literal["relu", "siren"]
 
 NETWORKS = {"relu": ReluNetwork, "siren": Siren}
-SPLIT_SEED = 0  # of which pixels are trained on, whatever the run's
+SPLIT_SEED = 0  # for the choice of training pixels, whatever the run's seed
 
 
 class ImageFit(Task):
     """The pixels of an image, a coordinate network, and the mean squared error.
 
-    A pixel's error is the mean over its channels, which reach from 0 to 1.
+    A pixel's error is the mean over its channels, which range from 0 to 1.
     """
 
     score = PSNR
@@ -48,9 +48,9 @@ class ImageFit(Task):
 
         Args:
           picture: the image.
-          network: from places to colors.
-          test: whether the test split may be opened.
-          precision: of the network's activations.
+          network: the kind of network from positions to colors.
+          test: whether the test split may be evaluated.
+          precision: the precision of the network's activations.
         """
         self.picture = picture
         self.model = NETWORKS[network](picture.pixels.shape[2], jnp.dtype(precision))
@@ -71,7 +71,7 @@ class ImageFit(Task):
         return self.test_scores(variables, examples), {}
 
     def test_scores(self, variables: Variables, examples: Examples) -> Scores:
-        """Returns the squared errors at some pixels, which both scores are made of."""
+        """Returns the squared errors at some pixels, from which both scores follow."""
         at, colors = examples
         differences = self.model.apply(variables, at) - in_unit(colors)
         errors = jnp.square(differences).mean(-1)
@@ -97,23 +97,23 @@ class ImageFit(Task):
 
 
 def in_unit(colors: Array) -> Array:
-    """Returns uint8 colors in float32, from 0 to 1."""
+    """Returns uint8 colors as float32, from 0 to 1."""
     return colors.astype(jnp.float32) / 255
 
 
 def places(side: int) -> np.ndarray:
-    """Returns the middles of all pixels, row by row, float32 `(side**2, 2)`.
+    """Returns the centers of all pixels, row by row, float32 `(side**2, 2)`.
 
-    The first number is down the image, the second across; both are in [-1, 1].
+    The first number goes down the image, the second across; both are in [-1, 1].
     """
     steps = np.stack(np.divmod(np.arange(side**2), side), -1)
     return ((2 * steps + 1) / side - 1).astype(np.float32)
 
 
 def splits(pixels: np.ndarray) -> dict[str, Examples]:
-    """Returns places and colors of the pixels: half, a quarter, and a quarter of them.
+    """Splits positions and colors at random into a half, a quarter, and a quarter.
 
-    They are drawn at random, and the same for every image of a size.
+    The splits are the same for all images of one size.
     """
     side, _, channels = pixels.shape
     count = side**2
@@ -125,7 +125,7 @@ def splits(pixels: np.ndarray) -> dict[str, Examples]:
 
 
 def about(picture: Picture, splits: Mapping[str, Examples]) -> About:
-    """Returns what is told of the image."""
+    """Returns a description of the image."""
     side, _, channels = picture.pixels.shape
     sizes = {f"{name}_pixels": size(examples) for name, examples in splits.items()}
     train, validation, test = sizes.values()
@@ -137,14 +137,14 @@ def about(picture: Picture, splits: Mapping[str, Examples]) -> About:
         text=f"{side} x {side} pixels in {'gray' if channels == 1 else 'color'}: "
         f"{train} training, {validation} validation, {test} test",
         checks={"sha256": hashlib.sha256(picture.pixels.tobytes()).hexdigest()},
-        remedy="Name theirs with --image.",
+        remedy="Give the run's own with --image.",
     )
 
 
 def title(run: str, metrics: Mapping[str, Any]) -> str:
-    """Returns what stands over a run's picture: its PSNR where it learned the least.
+    """Returns the title of a run's picture, with its PSNR on held-out pixels.
 
-    That is on the test split, or if that was not opened, on the one before it.
+    These are the test split or, if that was not evaluated, the split before it.
     """
     name, metric = [
         (name, metric)

@@ -1,12 +1,12 @@
-"""The network's layers, formulated twice: for accelerators, and for a CPU.
+"""The network's layers, implemented twice: for accelerators, and for a CPU.
 
-A convolution with its bias, relu, dropout and 2x2 max-pool is one function here, with
+A convolution with its bias, ReLU, dropout and 2x2 max-pool is one function here, with
 one gradient, because on a CPU the arrays between them cost more time than the
-arithmetic. What it computes is defined by the ordinary layers, which GPUs and TPUs
-run; `jax.lax.platform_dependent` chooses when the program is lowered.
+arithmetic. The ordinary layers, which GPUs and TPUs run, define what it computes;
+`jax.lax.platform_dependent` chooses when the program is lowered.
 
-Images are `(H, W, C)`, one at a time: `jax.vmap` gives batches. On a CPU a batch is
-worked through image by image, so that what is in hand stays in cache.
+Functions take one image `(H, W, C)`; `jax.vmap` gives batches. On a CPU a batch is
+processed image by image, so that the current one stays in cache.
 """
 
 import jax
@@ -16,8 +16,8 @@ from jax.custom_batching import sequential_vmap
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 8  # too few for the matrix products below to be efficient
-NONE = 4  # a window's choice when none of its four units passes a gradient on
-# XLA's convolutions on a CPU are up to twice as fast when a window leaves the image.
+NONE = 4  # a window's choice if none of its four units passes on a gradient
+# XLA's convolutions on a CPU are up to twice as fast if a window leaves the image.
 ONE_MORE_COLUMN = ((0, 0), (0, 1))
 
 
@@ -26,15 +26,15 @@ def conv_relu_pool(
 ) -> Array:
     """Returns `max_pool(dropout(relu(conv(x, kernel) + bias)))` of one image.
 
-    The convolution is 3x3 with stride 1 and no padding, the pool 2x2 with stride 2: a
-    last odd row or column of the convolution is dropped.
+    The convolution is 3x3 with stride 1 and no padding; the pool is 2x2 with stride 2.
+    A last odd row or column of the convolution is dropped.
 
     Args:
       x: `(H, W, I)`, floating, both sides at least 4.
       kernel: `(3, 3, I, O)`, in the dtype of `x`.
       bias: `(O,)`, in the dtype of `x`.
       keep: `(H - 2, W - 2, O)` bool, the units that dropout at rate 0.5 keeps (and
-        doubles); without it there is no dropout.
+        doubles); None for no dropout.
 
     Returns:
       `((H - 2) // 2, (W - 2) // 2, O)`, in the dtype of `x`.
@@ -47,15 +47,15 @@ def conv_relu_pool(
 
 
 def keep_half(key: Array, shape: tuple[int, ...]) -> Array:
-    """Returns a bool array, each unit true with probability 1/2.
+    """Returns a bool array in which each unit is true with probability 1/2.
 
-    One random bit a unit: 32 times fewer random numbers than `jax.random.bernoulli`
-    takes.
+    It uses one random bit per unit, which takes 32 times fewer random numbers than
+    `jax.random.bernoulli`.
 
     Args:
       key: a PRNG key.
-      shape: at least one axis; the first should be long, as 32 of its units share a
-        number.
+      shape: at least one axis; the first should be long, because 32 of its units share
+        a random number.
     """
     words = jax.random.bits(key, (-(-shape[0] // 32), *shape[1:]))
     place = jnp.arange(32, dtype=words.dtype).reshape(32, *[1] * words.ndim)
@@ -64,7 +64,7 @@ def keep_half(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def dropout(x: Array, keep: Array) -> Array:
-    """Returns `x` with the units that are not kept at 0 and the others doubled."""
+    """Returns `x` with units that are not kept set to 0, and the others doubled."""
     return jnp.where(keep, 2 * x, 0)
 
 
@@ -96,7 +96,7 @@ _conv_relu_pool_cpu.defvjp(_save, _gradients)
 
 @sequential_vmap
 def _forward(x, kernel, bias, keep):
-    """Returns the pooled image, and which unit of its window each value came from."""
+    """Returns the pooled image, and the unit of its window that gave each value."""
     if x.shape[-1] < FEW_CHANNELS:
         width = x.shape[1] // 2 - 1
         y = _conv(x, _window_kernel(kernel), 2, ONE_MORE_COLUMN)[:, :width]
@@ -106,7 +106,7 @@ def _forward(x, kernel, bias, keep):
     if keep is not None:
         kept = zip(_windows(keep), units, strict=True)
         units = [jnp.where(k, unit, -jnp.inf) for k, unit in kept]
-    # Bias, relu and doubling keep the order of the units: they may follow the maximum.
+    # Bias, ReLU and doubling keep the order of the units: they may follow the maximum.
     best, choice = units[0], jnp.zeros(units[0].shape, jnp.uint8)
     for i, unit in enumerate(units[1:], 1):
         choice = jnp.where(unit > best, jnp.uint8(i), choice)
@@ -124,14 +124,14 @@ def _backward(x, kernel, choice, g):
     border = ((1, 1), (1, 1), (0, 0))
     dy = _unpool(jnp.pad(choice, border), jnp.pad(g, border))  # (h, 2, w, 2, O)
     dy = dy.reshape(2 * dy.shape[0], -1, dy.shape[-1])
-    # The gradient of the image is a convolution, too, over a border of two zeros.
+    # The gradient of the image is also a convolution, over a border of two zeros.
     dx = _conv(dy, kernel[::-1, ::-1].swapaxes(2, 3), 1, ONE_MORE_COLUMN)[:, :-1]
     dx = jnp.pad(dx, [(0, n - m) for n, m in zip(x.shape, dx.shape, strict=True)])
     return dx, _kernel_gradient(x, dy)
 
 
 def _kernel_gradient(x, dy):
-    """One matrix product: of three shifted columns of `x` and three rows of `dy`."""
+    """One matrix product, of three shifted columns of `x` and three rows of `dy`."""
     height, width = dy.shape[0] - 2, dy.shape[1] - 4
     columns = [x[:height, j : j + width] for j in range(3)]
     rows = [dy[2 - i : 2 - i + height, 2:-2] for i in range(3)]
@@ -151,7 +151,7 @@ def _backward_of_few_channels(x, kernel, choice, g):
 
 
 def _unpool(choice, g):
-    """Returns `(h, 2, w, 2, O)`: `g` at the chosen unit of each window, else 0."""
+    """Returns `(h, 2, w, 2, O)`, with `g` at the chosen unit of each window, else 0."""
     unit = jnp.arange(4, dtype=choice.dtype).reshape(1, 2, 1, 2, 1)
     return jnp.where(choice[:, None, :, None] == unit, g[:, None, :, None], 0)
 
@@ -163,7 +163,7 @@ def _windows(y):
 
 
 def _window_kernel(kernel):
-    """Returns `(4, 4, I, 4 O)`: stride 2 gives the four units of a window together."""
+    """Returns `(4, 4, I, 4 O)`, for the four units of a window at once at stride 2."""
     shifted = [
         jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
         for i in (0, 1)

@@ -1,4 +1,4 @@
-"""A small residual network whose normalization sees the whole batch."""
+"""A small residual network that normalizes over the whole batch."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-FEATURES = (24, 48, 96)  # of each block, which halves the sides
+FEATURES = (24, 48, 96)  # per block; each block halves the sides
 STEM = 16
 MOMENTUM = 0.9  # of the running statistics
 EPSILON = 1e-5
@@ -17,9 +17,10 @@ he = nn.initializers.he_normal()
 class BatchNorm(nn.Module):
     """Normalizes each channel by the statistics of a whole batch, then scales it.
 
-    In training those are of all examples with a weight on all devices of the mesh's
-    axis "batch", however many each device has; `flax.linen.BatchNorm` would average
-    the devices' means. The arithmetic is in float32, whatever dtype comes in and out.
+    In training, the statistics are those of all examples with a weight, on all devices
+    of the mesh's axis "batch", however many each device has; `flax.linen.BatchNorm`
+    would average the devices' means. The arithmetic is in float32, whatever the dtype
+    of inputs and outputs.
     """
 
     @nn.compact
@@ -49,11 +50,11 @@ class BatchNorm(nn.Module):
 
 
 def batch_statistics(x: Array, weights: Array) -> tuple[Array, Array]:
-    """Returns mean and variance of each channel over the batch on all devices.
+    """Returns the mean and variance of each channel over the batch on all devices.
 
     Args:
       x: this device's share, `(B, H, W, C)`.
-      weights: `(B,)`, one more than 0 on some device.
+      weights: `(B,)`; at least one on some device is above 0.
     """
     pixels = x.shape[1] * x.shape[2]
     sums = jnp.stack([x.sum((1, 2)), jnp.square(x).sum((1, 2))])  # (2, B, C)
@@ -68,8 +69,8 @@ class Block(nn.Module):
     """A pre-activation block of two 3x3 convolutions, added to a shortcut.
 
     Attributes:
-      features: number of channels that come out.
-      dtype: of the activations.
+      features: number of output channels.
+      dtype: the dtype of the activations.
     """
 
     features: int
@@ -87,11 +88,11 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A pre-activation residual network, no kernel of which has a bias.
+    """A pre-activation residual network without biases in its kernels' layers.
 
     Attributes:
       classes: number of classes.
-      dtype: of the activations.
+      dtype: the dtype of the activations.
     """
 
     classes: int
@@ -103,8 +104,8 @@ class ResNet(nn.Module):
 
         Args:
           images: `(B, H, W, C)`, standardized.
-          weights: in training, the weight of each image in the batch's statistics,
-            `(B,)`, with the mesh's axis "batch" in reach; else None.
+          weights: in training, inside the mesh's axis "batch", the weight of each image
+            in the batch's statistics, `(B,)`; else None.
         """
         x = convolution(STEM, self.dtype, 3)(images)
         for features in FEATURES:

@@ -8,13 +8,14 @@ from train.engine.task import Scores
 
 
 def cross_entropy(logits: Array, labels: Array) -> Scores:
-    """Returns each example's cross-entropy, and 1 where its class was told, else 0.
+    """Returns each example's cross-entropy, and 1 if its class was predicted, else 0.
 
-    Binary for logits `(B,)`, of a softmax for logits `(B, ..., classes)`.
+    The cross-entropy is binary for logits `(B,)`, and that of a softmax for logits
+    `(B, ..., classes)`.
 
     Args:
       logits: in float32.
-      labels: int32, of the shape of the logits but for the axis of classes.
+      labels: int32, of the shape of the logits without the axis of classes.
     """
     if logits.ndim == labels.ndim:
         losses = optax.sigmoid_binary_cross_entropy(logits, labels.astype(jnp.float32))

@@ -17,12 +17,12 @@ from train.record.metrics import ACCURACY
 from train.tasks.decoder import Decoder, Norm
 from train.tasks.scores import cross_entropy
 
-LENGTH = 64  # bytes that are predicted in a passage, each from those before it
+LENGTH = 64  # bytes predicted in a passage, each from those before it
 CPU_PASSAGES = 8  # that a core works on at a time, so that they stay in its cache
 
 
 def matrices(params: Any) -> Any:
-    """Tells the parameters that decay: kernels and tables, not a norm's scale."""
+    """Tells which parameters decay: kernels and tables, but not a norm's scale."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
@@ -48,9 +48,9 @@ class Shakespeare(Task):
 
         Args:
           text: the splits as bytes.
-          norm: of the decoder.
-          test: whether the test split may be opened.
-          precision: of the network's activations.
+          norm: the decoder's norm.
+          test: whether the test split may be evaluated.
+          precision: the precision of the network's activations.
         """
         self.model = Decoder(norm, jnp.dtype(precision))
         self.per_turn = CPU_PASSAGES if jax.default_backend() == "cpu" else None
@@ -77,17 +77,17 @@ class Shakespeare(Task):
 
 
 def passages(text: np.ndarray) -> Examples:
-    """Returns the passages of a text, one after the other, uint8 `(N, LENGTH + 1)`.
+    """Returns the passages of a text, one after another, uint8 `(N, LENGTH + 1)`.
 
-    Each begins with the byte that the last one ends with, which it does not predict. No
-    byte is copied.
+    Each begins with the byte that the previous one ends with, and does not predict that
+    byte. No bytes are copied.
     """
     windows = np.lib.stride_tricks.sliding_window_view(text, LENGTH + 1)
     return (windows[::LENGTH],)
 
 
 def about(text: Text) -> About:
-    """Returns what is told of the text."""
+    """Returns a description of the text."""
     sizes = {
         f"{name}_bytes": len(getattr(text, name))
         for name in ("train", "validation", "test")

@@ -22,7 +22,7 @@ class EpochSeconds(keras.callbacks.Callback):
 
 
 def batches(images, labels, batch_size):
-    # One by one: a Sequential works in `tf.data` on the TensorFlow backend only.
+    # One by one: a Sequential works in `tf.data` only on the TensorFlow backend.
     augmentations = (
         layers.RandomFlip("horizontal_and_vertical"),
         layers.RandomRotation(0.3),

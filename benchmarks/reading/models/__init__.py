@@ -1,1 +1,1 @@
-"""Published models, and what the definitions of their layers say of each leaf."""
+"""Published models, and what the definitions of their layers say about each leaf."""

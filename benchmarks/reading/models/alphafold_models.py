@@ -1,4 +1,4 @@
-"""AlphaFold in Haiku, as ColabFold has it: its Evoformer and its structure module."""
+"""AlphaFold in Haiku, from ColabFold: its Evoformer and its structure module."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,7 +46,7 @@ LAYERS = {
     modules.OuterProductMean: outer_product,
 }
 CONFIG = model_config("model_1").model
-RESIDUES, SEQUENCES = 64, 512  # for fewer, another order of the same products
+RESIDUES, SEQUENCES = 64, 512  # with fewer, the same products have another order
 
 
 def shape(*sizes: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:

@@ -45,7 +45,7 @@ LAYERS: Mapping[type, Rule] = {
 def read(model: eqx.Module, layers: Mapping[type, Rule]) -> Truth:
     """Returns how the arrays of each layer are used, by their paths.
 
-    A module that holds arrays beside its layers may have a rule for these.
+    A module that holds arrays besides its layers may have a rule for these.
     """
 
     def rule(node: Any) -> Rule | None:
@@ -76,7 +76,7 @@ def model(
     also: Mapping[Path, Axes] | None = None,
     unused: tuple[Path, ...] = (),
 ) -> Model:
-    """Returns the model that `create` makes, its state too if it has one.
+    """Returns the model that `create` makes, and its state if it has one.
 
     `call` takes the model (and its state) and the inputs; by default, it is called.
     """

@@ -1,4 +1,4 @@
-"""ESM2, a protein language model in Equinox, its layers stacked for `scan`."""
+"""ESM2, a protein language model in Equinox, with its layers stacked for `scan`."""
 
 import functools
 from collections.abc import Callable, Mapping

@@ -41,7 +41,7 @@ NOISE = jax.ShapeDtypeStruct((2, 512), jnp.float32)
 
 
 def reshape(x: jax.Array, shape: Any = None, newshape: Any = None) -> jax.Array:
-    """Returns ``jnp.reshape`` under its argument's old name, which StyleGAN2 gives."""
+    """Returns ``jnp.reshape`` with its argument's old name, which StyleGAN2 uses."""
     return RESHAPE(x, newshape if shape is None else shape)
 
 

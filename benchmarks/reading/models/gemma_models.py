@@ -1,4 +1,4 @@
-"""Google's Gemma, in Flax Linen: language and vision, T5Gemma, and a LoRA of one."""
+"""Google's Gemma, in Flax Linen: language and vision, T5Gemma, and one with LoRA."""
 
 import dataclasses
 import functools
@@ -81,7 +81,7 @@ def text_module(name: str) -> Any:
 
 
 def with_images(name: str) -> Model:
-    """Returns a model with a vision encoder, which is to be trained too."""
+    """Returns a model with a vision encoder that is also trained."""
     model = getattr(gm.nn, name)
     encoder = vision.SigLiPFromPatches(apply_stop_gradient=False)
     config = dataclasses.replace(model.config, vision_encoder=encoder)

@@ -18,10 +18,10 @@ from benchmarks.reading.models.model import (
     make,
 )
 
-# From a layer and its method's name: the axes of its parameters by name.
+# From a layer and its method's name to the axes of its parameters, by name.
 Rule: TypeAlias = Callable[[Any, str], Mapping[str, Axes]]
 
-STACK = "__layer_stack_no_per_layer/"  # inside of `hk.layer_stack` it is not known
+STACK = "__layer_stack_no_per_layer/"  # unknown inside `hk.layer_stack`
 
 
 def linear(*_: Any) -> Mapping[str, Axes]:
@@ -93,7 +93,7 @@ def model(
     also: Mapping[Path, Axes] | None = None,
     unused: tuple[Path, ...] = (),
 ) -> Model:
-    """Returns the model of a function that calls modules, given its inputs' shapes."""
+    """Returns a model from a function that calls modules, given its inputs' shapes."""
     transformed, key = hk.transform_with_state(forward), jax.random.key(0)
     params, state = jax.eval_shape(transformed.init, key, *inputs)
 

@@ -56,7 +56,7 @@ IMAGES = {"pixel_values": (1, 3, 224, 224)}
 AUDIO = {"input_values": (1, 16000)}
 SPEECH = {"input_features": (1, 80, 3000), "decoder_input_ids": (1, 8)}
 
-# The embedding that is also the kernel of the last layer, where there is one.
+# The embedding that is also the kernel of the last layer, if there is one.
 SHARED = "model/shared/embedding"
 WORDS = "embeddings/word_embeddings/embedding"
 TOKEN_TABLE = "embed_tokens/embedding"
@@ -64,12 +64,12 @@ TOKEN_TABLE = "embed_tokens/embedding"
 FULL = "original_full"
 SHORT = {"max_position_embeddings": 512}  # causal masks and sinusoids are computed
 STABLE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
-# An argmax chooses the code, through which no gradient comes back.
+# An argmax chooses the code, and passes no gradient back.
 QUANTIZED = STABLE | {"unused": ("quantizer/weight_proj/kernel",)}
 
 
 def clip(x: Any, a_min: Any = None, a_max: Any = None) -> Any:
-    """Returns ``jnp.clip`` under its arguments' old names, which T5 gives."""
+    """Returns ``jnp.clip`` with its arguments' old names, which T5 uses."""
     return CLIP(x, a_min, a_max)
 
 

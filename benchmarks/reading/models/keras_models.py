@@ -1,6 +1,6 @@
 """Keras 3 on JAX: its applications, and one of each of its layers that has weights.
 
-A model's parameters are a list without names, as `Model.stateless_call` takes them.
+A model's parameters are a list without names, as taken by `Model.stateless_call`.
 """
 
 import functools
@@ -70,7 +70,7 @@ LAYERS: Mapping[type, Rule] = {
 
 
 def without_weights(create: Callable[[], keras.Model]) -> keras.Model:
-    """Returns the model that `create` makes, in which no weight has a value."""
+    """Returns the model that `create` makes, without values for its weights."""
     with keras.StatelessScope(initialize_variables=False):
         return create()
 
@@ -82,7 +82,7 @@ def build(
     length: int = 224,
     unused: tuple[Path, ...] = (),
 ) -> Model:
-    """Returns a model, with inputs of `length` wherever it takes any."""
+    """Returns a model, with inputs of `length` if it takes any length."""
     inputs = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
             (1, *(n or length for n in x.shape[1:])), x.dtype
@@ -114,7 +114,7 @@ def read(model: keras.Model, rules: Mapping[type, Rule]) -> Truth:
 
 
 def functional(inputs: tuple[int, ...], *chain: Callable[[], Any]) -> Model:
-    """Returns a model of layers in a chain, each made when it is applied."""
+    """Returns a model of chained layers, each made when it is applied."""
 
     def create() -> keras.Model:
         x = start = keras.Input(inputs)
@@ -126,7 +126,7 @@ def functional(inputs: tuple[int, ...], *chain: Callable[[], Any]) -> Model:
 
 
 def attention() -> Model:
-    """Returns a block of attention, of grouped queries, and a tied embedding."""
+    """Returns attention, grouped-query attention, and a tied embedding."""
 
     def create() -> keras.Model:
         tokens = keras.Input((16,), dtype="int32")

@@ -19,7 +19,7 @@ from benchmarks.reading.models.model import (
     make,
 )
 
-# From a layer, its method's name and arguments: the axes of its parameters by name.
+# From a layer, its method's name and arguments to the axes of its parameters, by name.
 Rule: TypeAlias = Callable[[Any, str, tuple[Any, ...]], Mapping[str, Axes]]
 
 
@@ -85,7 +85,7 @@ def record(run: Callable[[], Any], layers: Mapping[type, Rule] = LAYERS) -> Trut
 
     Args:
       run: Traces the model.
-      layers: The rule for each class, its subclasses included.
+      layers: The rule for each class, including its subclasses.
     """
     uses: Truth = defaultdict(set)
 

@@ -17,7 +17,7 @@ TOKENS = jax.ShapeDtypeStruct((2, 16), jnp.int32)
 
 
 class Chain(nn.Module):
-    """Applies what each of `parts` makes, one after the other."""
+    """Applies what each of `parts` makes, one after another."""
 
     parts: tuple[Callable[[], Callable[[Any], Any]], ...]
 
@@ -29,7 +29,7 @@ class Chain(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer's block, in the form that `nn.scan` wants."""
+    """A transformer block, in the form that `nn.scan` needs."""
 
     @nn.compact
     def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Six stacked blocks, their gradients' memory saved, between a tied embedding."""
+    """Six stacked blocks with rematerialization, between a tied embedding."""
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:

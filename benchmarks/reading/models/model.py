@@ -10,8 +10,8 @@ import jax
 from optax_gc import describe
 from optax_gc._axes import Leaf
 
-# Fan-in axes as a layer's definition has them, counted from the last, because layers
-# are stacked in front (`nn.scan`, `vmap`); None is left alone.
+# Fan-in axes from a layer's definition, counted from the last, because stacked axes
+# come first (`nn.scan`, `vmap`); None is left alone.
 Axes: TypeAlias = tuple[int, ...] | None
 Path: TypeAlias = str
 Truth: TypeAlias = dict[Path, set[Axes]]
@@ -35,8 +35,8 @@ class Model:
       params: A tree of `jax.ShapeDtypeStruct`.
       apply: The forward pass, ``apply(params, *inputs)``.
       inputs: Shapes and dtypes of the rest of its arguments.
-      truth: For each path of a leaf of rank 2 or more, the axes that its uses have as
-        their fan-in. More than one entry: used in two ways.
+      truth: For each path of a leaf of rank 2 or more, the fan-in axes of its uses.
+        More than one entry means that it is used in two ways.
     """
 
     params: Any
@@ -53,19 +53,19 @@ def make(
     also: Mapping[Path, Axes] | None = None,
     unused: Iterable[Path] = (),
 ) -> Model:
-    """Returns the model, once every leaf of rank 2 or more has its truth.
+    """Returns the model, after checking that every leaf of rank 2 or more has a truth.
 
     Args:
       params: Parameters, or their shapes.
       apply: The forward pass, ``apply(params, *inputs)``.
       inputs: Inputs, or their shapes.
       uses: What the layers say.
-      also: Uses outside any layer, by patterns of paths: a tied embedding, say.
-      unused: Patterns of paths of leaves that `apply` does not use; their gradient is
-        0, so that it does not matter what a reader says.
+      also: Uses outside any layer, by path patterns, such as a tied embedding.
+      unused: Path patterns of leaves that `apply` does not use; their gradient is 0, so
+        it does not matter what a reader says.
 
     Raises:
-      LookupError: A leaf of which nobody says what it is.
+      LookupError: If nothing says what a leaf is.
     """
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     rows = [row for row in describe(params, {"*": None}).rows if len(row.shape) > 1]

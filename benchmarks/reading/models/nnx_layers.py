@@ -22,7 +22,7 @@ from benchmarks.reading.models.model import (
     make,
 )
 
-# For each method of a layer that uses any of its parameters.
+# For each method of a layer that uses some of its parameters.
 Layers: TypeAlias = Mapping[tuple[type, str], Rule]
 
 

@@ -34,10 +34,10 @@ def turn(point: Vector, degrees: float, axis: int) -> Vector:
 
 
 def along(point: Vector, length: float, forward: float, aside: float = 0.0) -> Vector:
-    """Returns where a bone hung from ``point`` ends.
+    """Returns the end of a bone that hangs from ``point``.
 
     Args:
-      point: Where it starts.
+      point: The start of the bone.
       length: Its length.
       forward: Its angle from straight down, positive forwards.
       aside: Its angle out of that plane, positive to the left.
@@ -93,7 +93,7 @@ class Body(list[Capsule]):
         return self.moved(lambda p: (p[0] + x, p[1] + y, p[2] + z))
 
     def scaled(self, factor: float) -> Body:
-        """Returns the body, ``factor`` times as large as seen from the origin."""
+        """Returns the body scaled by ``factor`` about the origin."""
 
         def stretch(point: Vector) -> Vector:
             return (factor * point[0], factor * point[1], factor * point[2])
@@ -121,5 +121,5 @@ class Body(list[Capsule]):
         )
 
     def grounded(self) -> Body:
-        """Returns the body, lifted or lowered until it just touches ``y = 0``."""
+        """Returns the body lifted or lowered until it just touches ``y = 0``."""
         return self.shifted(0, -self.bounds()[2], 0)

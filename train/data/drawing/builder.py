@@ -13,8 +13,9 @@ from train.data.drawing import pool, scene
 class Rendered(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Drawn horses and humans, shaped like TFDS's ``horses_or_humans``.
 
-    The same features, split sizes and class balance, from no network and without
-    TensorFlow. Not for comparing with published figures: it is another dataset.
+    It has the same features, split sizes and class balance, and needs neither internet
+    access nor TensorFlow. It is a different data set: do not compare its figures with
+    published ones.
     """
 
     name = "rendered"

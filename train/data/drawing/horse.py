@@ -40,7 +40,7 @@ class _Look:
 
 
 def horse(rng: random.Random) -> tuple[Body, str]:
-    """Returns a horse and the kind of its coat's pattern."""
+    """Returns a horse and the kind of pattern on its coat."""
     name, gait = pick(rng, list(COATS)), pick(rng, list(GAITS))
     coat, pattern, legs, hair = (jitter(rng, colour) for colour in COATS[name])
     stockings = rng.random() < 0.3

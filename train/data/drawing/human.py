@@ -69,7 +69,7 @@ class _Look:
 
 
 def human(rng: random.Random) -> tuple[Body, str]:
-    """Returns a human and the kind of the shirt's pattern."""
+    """Returns a human and the kind of pattern on the shirt."""
     pose, look = pick(rng, POSES), _look(rng)
     body = Body()
     lean = pose.lean + rng.uniform(-5, 5)

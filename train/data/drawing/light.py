@@ -46,12 +46,12 @@ def composite(picture: np.ndarray, field: HeightField, light: Light) -> None:
 
 
 def _shade(normal, colour, openness, light: Light) -> np.ndarray:
-    """Returns the colours under sun, sky and the light that the ground throws back.
+    """Returns the colours under the sun, the sky and the light off the ground.
 
     Args:
-      normal: of each covered pixel, `(3, pixels)`.
+      normal: the normal of each covered pixel, `(3, pixels)`.
       colour: its own colour, `(3, pixels)`.
-      openness: how little stands before it, `(pixels,)`.
+      openness: how little stands in front of it, `(pixels,)`.
       light: the light.
     """
     nx, ny, nz = normal
@@ -76,7 +76,7 @@ def _shade(normal, colour, openness, light: Light) -> np.ndarray:
 
 
 def _openness(height: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Returns how little of its surroundings stand before each pixel, in [0.35, 1]."""
+    """Returns how little stands in front of each pixel nearby, in [0.35, 1]."""
     farthest = np.min(height, initial=0, where=covered)
     height = shrink(np.where(covered, height, farthest))
     hidden = box_blur(box_blur(height, 4), 4) - height
@@ -88,7 +88,7 @@ def shadow(body: Body, light: Light, pitch: float, size: int) -> np.ndarray:
 
     Args:
       body: Capsules in the camera's coordinates before its pitch.
-      light: Its direction before the pitch, too.
+      light: The light, with its direction before the pitch.
       pitch: How far the camera looks down, in degrees.
       size: Side of the square picture, in pixels.
     """
@@ -115,7 +115,7 @@ def _flatten(capsule: Capsule, direction: Vector) -> Capsule:
 
 
 def _darken(dark: np.ndarray, capsule: Capsule, z: np.ndarray) -> None:
-    """Adds a shadow, the softer the higher what casts it, at every other pixel."""
+    """Adds a shadow at every other pixel, softer for a higher caster."""
     f32 = np.float32
     (ax, ah, az), (bx, bh, bz) = capsule.start, capsule.end
     margin = max(capsule.start_radius, capsule.end_radius) + 3 + 0.12 * max(ah, bh)

@@ -1,4 +1,4 @@
-"""Colours of coats, skin, hair and cloth, and chance."""
+"""Colours of coats, skin, hair and cloth, and random choices among them."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ COATS = {  # coat, pattern, lower legs, mane and tail
 
 
 def pick(rng: random.Random, options):
-    """Returns one of the options, from ``random()``, whose stream never changes."""
+    """Returns a random option; uses ``random()``, whose stream never changes."""
     return options[int(rng.random() * len(options))]
 
 
 def jitter(rng: random.Random, colour: Vector) -> Vector:
-    """Returns a colour near ``colour``, lighter or darker rather than of other hue."""
+    """Returns a colour near ``colour``: lighter or darker, with much the same hue."""
     factor, shift = rng.uniform(0.85, 1.12), rng.uniform(-0.02, 0.02)
     red, green, blue = colour
     return (factor * red + shift, factor * green, factor * blue - shift)
 
 
 def cloth(rng: random.Random) -> Vector:
-    """Returns a colour of clothes: vivid, or now and then like that of a coat."""
+    """Returns a colour for clothes: vivid, or sometimes like that of a coat."""
     if rng.random() < 0.15:
         return jitter(rng, pick(rng, [coat[0] for coat in COATS.values()]))
     high = rng.uniform(0.6, 0.92)

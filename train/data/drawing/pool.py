@@ -1,7 +1,7 @@
-"""Pictures drawn on all cores, by processes of our own.
+"""Draws pictures on all cores, in processes of our own.
 
-Not those of `multiprocessing`: they import the main module of the program that draws,
-which may be a script that is not to run twice, or have no file at all.
+`multiprocessing` would import the main module of the calling program in each process.
+That may be a script that must not run twice, or may have no file at all.
 """
 
 import concurrent.futures
@@ -38,9 +38,9 @@ def draw_all(split: str, indices: range) -> Iterator[tuple[bytes, int]]:
 
 @contextlib.contextmanager
 def drawing_process(split: str) -> Iterator[subprocess.Popen]:
-    """A process that draws pictures of a split; it imports what this one can."""
+    """Runs a process that draws pictures of a split, with this one's import path."""
     path = os.pathsep.join(map(os.path.abspath, sys.path))
-    # With glibc, a fifth faster: memory of freed arrays is kept, not given back.
+    # With glibc, a fifth faster: freed memory is kept rather than given back.
     memory = {"MALLOC_TOP_PAD_": str(64 << 20)}
     worker = subprocess.Popen(
         [sys.executable, "-P", "-m", "train.data.drawing.worker", split],
@@ -48,7 +48,7 @@ def drawing_process(split: str) -> Iterator[subprocess.Popen]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for us, who then end it
+        start_new_session=True,  # Ctrl-C reaches only us, and we end it
     )
     try:
         yield worker
@@ -70,6 +70,4 @@ def ask(worker: subprocess.Popen, index: int) -> tuple[bytes, int]:
     except (OSError, EOFError, pickle.UnpicklingError) as error:
         words = worker.stderr.read().decode(errors="replace").splitlines()
         why = words[-1] if words else f"status {worker.wait()}"
-        raise DataError(
-            f"a process that draws has ended ({why}). Call this again."
-        ) from error
+        raise DataError(f"a drawing process ended early ({why}). Try again.") from error

@@ -1,4 +1,4 @@
-"""Halving, doubling and blurring pictures, to the same bits on every machine."""
+"""Halves, doubles and blurs pictures, to the same bits on every machine."""
 
 from __future__ import annotations
 

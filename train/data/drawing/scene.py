@@ -1,4 +1,4 @@
-"""Pictures of one horse or one human somewhere, each fixed by its split and index."""
+"""Pictures of a horse or a human somewhere, each fixed by its split and index."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def draw(split: str, index: int) -> tuple[np.ndarray, int]:
 
 
 def draw_png(split: str, index: int) -> tuple[bytes, int]:
-    """Returns what ``draw`` does, the picture as a PNG file."""
+    """Returns the same as ``draw``, with the picture as a PNG file."""
     picture, label = draw(split, index)
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG", compress_level=1)
@@ -116,7 +116,7 @@ def _pattern(rng: random.Random, kind: str) -> np.ndarray:
 
 
 def _develop(rng: random.Random, picture: np.ndarray) -> np.ndarray:
-    """Returns the picture as bytes, grainy and exposed half way to mid grey."""
+    """Returns the picture in 8 bits, with grain, exposed half way to mid grey."""
     levels = (picture * np.float32(255)).astype(np.int32)
     brightness = int(levels.sum(dtype=np.int64)) / levels.size  # exact, in any order
     exposure = math.sqrt(115 / brightness) * rng.uniform(0.94, 1.06)

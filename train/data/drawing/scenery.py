@@ -15,7 +15,7 @@ LATTICE = 64  # a power of two
 
 @dataclasses.dataclass(frozen=True)
 class Palette:
-    """The colours of a place, and how its air and ground look."""
+    """The colours of a place: its air, its hills and its ground."""
 
     zenith: Vector
     haze: Vector
@@ -90,11 +90,11 @@ def _picture(colour) -> np.ndarray:
 
 
 def background(rng: random.Random, palette: Palette, horizon: int, size: int):
-    """Returns the place without its figure, of shape ``(3, size, size)``.
+    """Returns a picture of the place without a figure, of shape ``(3, size, size)``.
 
     Args:
       rng: Source of the place's details.
-      palette: Its colours.
+      palette: The place's colours.
       horizon: The row where ground and sky meet.
       size: Side of the square picture, in pixels.
     """

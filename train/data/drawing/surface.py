@@ -3,9 +3,9 @@
 Seen along the camera's axis, a capsule's nearest surface has a closed form, so a body
 is a height field: capsules are merged by a smooth maximum, which rounds the joints.
 
-Here and wherever pixels are made, arithmetic is ``+ - * /``, ``sqrt``, ``min``,
-``max``, ``floor`` and comparisons, which IEEE 754 fixes to the last bit: every machine
-draws the same bytes.
+Here and wherever pixels are made, the arithmetic uses only ``+ - * /``, ``sqrt``,
+``min``, ``max``, ``floor`` and comparisons, which IEEE 754 fixes to the last bit. So
+every machine draws the same bytes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class HeightField:
         self._merge((rows, columns), height, normal, capsule)
 
     def window(self) -> tuple[slice, slice]:
-        """Returns the rows and columns around all that is covered, of even bounds."""
+        """Returns the rows and columns around all covered pixels, with even bounds."""
         covered = self.height > EMPTY / 2
         return _around(covered.any(axis=1)), _around(covered.any(axis=0))
 

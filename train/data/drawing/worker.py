@@ -1,4 +1,4 @@
-"""A process that draws: reads an index a line, writes each picture and its label.
+"""A drawing process: reads one index per line, writes each picture and its label.
 
     python -m train.data.drawing.worker train
 
@@ -12,7 +12,7 @@ from train.data.drawing import scene
 
 
 def main(split: str) -> None:
-    """Writes the pickled `(PNG, label)` of each index, in their order."""
+    """Writes the pickled `(PNG, label)` of each index, in order."""
     for line in sys.stdin:
         pickle.dump(scene.draw_png(split, int(line)), sys.stdout.buffer)
         sys.stdout.buffer.flush()
