@@ -1,1 +1,1 @@
-"""What `epoch`, `layers` and `scaling` are made of: an epoch, its parts, its peers."""
+"""What `epoch` is made of: its arithmetic and its peers; and data for the others."""
