@@ -188,15 +188,10 @@ def plot_times(runs: Sequence[Run], path: pathlib.Path) -> None:
 
 def plot_all(runs: Sequence[Run], folder: pathlib.Path) -> None:
     """Draws the four pictures of a comparison into its folder."""
-    plot_training(runs, folder)
-    plot_times(runs, folder / "times.png")
-
-
-def plot_training(runs: Sequence[Run], folder: pathlib.Path) -> None:
-    """Draws curves.png, energy.png and drift.png of a comparison into its folder."""
     plot_curves(runs, folder / "curves.png")
     plot_layers(runs, "removed_energy", ENERGY, folder / "energy.png", "linear")
     plot_layers(runs, "mean_drift", DRIFT, folder / "drift.png", "log")
+    plot_times(runs, folder / "times.png")
 
 
 def plot_reconstruction(
