@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from train.faults import first_line
 from train.record.console import Metrics
 from train.record.metrics import metrics_in, sentence
 from train.record.statistics import (
@@ -58,8 +59,8 @@ def unless_undrawn(warn: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of a backend, of a font, of a disk
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        warn(f"no picture was drawn ({lines[0][:200]}). The figures are on record.")
+        why = first_line(error)
+        warn(f"no picture was drawn ({why}). The figures are on record.")
 
 
 def color(arm: str) -> str:
