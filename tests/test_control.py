@@ -59,21 +59,6 @@ def test_pairing_leaves_nothing_where_arms_differ_by_a_constant_and_all_where_by
     assert floor.left_by_pairing([*square, *other], "gradient") == pytest.approx(1)
 
 
-def luminance(color):
-    """WCAG 2.2, relative luminance."""
-    parts = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    return linear @ (0.2126, 0.7152, 0.0722)
-
-
-@pytest.mark.parametrize("name", theme.THEMES)
-def test_text_and_marks_stand_out_from_their_ground(name):
-    ground = luminance(theme.GROUND[name])
-    for color in (theme.INK[name], theme.FAINT[name], *theme.COLORS[name].values()):
-        darker, lighter = sorted((ground, luminance(color)))
-        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, color
-
-
 def test_an_interval_beyond_the_frame_ends_in_an_arrow_and_labels_say_the_rates():
     found = Difference(TASK, "gradient", "none", np.array([-2.0, 2.0, 0.1]))
     row = picture.row("Toy", (0.1, 0.2), "3 pairs", found, 0.5)
