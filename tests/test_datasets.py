@@ -1,14 +1,13 @@
 """Other sets of images and labels are trained on, or refused in one line."""
 
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import make_dataset, pictures
+from conftest import lines, make_dataset, pictures
 from tensorflow_datasets.testing import mocking
 
 from train import horses
@@ -119,8 +118,7 @@ def test_a_run_on_three_classes(three_classes):
     params = checkpoint.load_params(workdir / "params")
     assert params["Conv_0"]["kernel"].shape == (8, 8, 1, 16)
     assert params["Dense_0"]["kernel"].shape[1] == 3
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    for epoch in map(json.loads, lines):
+    for epoch in lines(workdir, "metrics.jsonl"):
         assert 0 < epoch["train_loss"] < 2 * np.log(3)
         assert 0 <= epoch["test_accuracy"] <= 1
 

@@ -1,6 +1,5 @@
 """Several real processes over loopback train as one does."""
 
-import json
 import os
 import pathlib
 import signal
@@ -12,6 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from conftest import lines
 
 from train.engine import checkpoint
 
@@ -78,8 +78,7 @@ def finish(processes):
 
 
 def metrics(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    epochs = [json.loads(line) for line in lines]
+    epochs = lines(workdir, "metrics.jsonl")
     return np.array([[v for k, v in e.items() if k != "epoch_seconds"] for e in epochs])
 
 

@@ -1,6 +1,5 @@
 """Runs that are stopped, killed or damaged, and go on to the same end."""
 
-import json
 import os
 import pathlib
 import re
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from conftest import outcome
 from flax.training.train_state import TrainState
 
 from optax_gc import centralize_gradients
@@ -57,16 +57,6 @@ def resume(run_small):
     return resume
 
 
-def outcome(workdir):
-    """All numbers of a run but its times."""
-    files = {}
-    for name in ("metrics.jsonl", "diagnostics.jsonl"):
-        lines = (workdir / name).read_text().splitlines()
-        files[name] = [json.loads(line) | {"epoch_seconds": 0} for line in lines]
-    params = jax.tree.leaves(checkpoint.load_params(workdir / "params"))
-    return files, [leaf.tobytes() for leaf in params]
-
-
 @pytest.fixture(scope="module")
 def whole(small_data_dir, tmp_path_factory):
     """The folder of a run that nothing interrupted."""
@@ -87,7 +77,7 @@ def stop_when(process, condition, signum):
     return process.wait(timeout=120)
 
 
-def lines(path):
+def count_of_lines(path):
     return path.read_text().count("\n") if path.exists() else 0
 
 
@@ -101,7 +91,9 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_ends_the_same(
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with start(small_data_dir, workdir, **pipes) as process:
         metrics = workdir / "metrics.jsonl"
-        assert stop_when(process, lambda: lines(metrics) >= 1, signum) == status
+        assert (
+            stop_when(process, lambda: count_of_lines(metrics) >= 1, signum) == status
+        )
         error = process.stderr.read()
     assert error.startswith(f"error: stopped by {signal.Signals(signum).name}. Go on")
     assert error.rstrip().endswith("--resume")
@@ -119,7 +111,7 @@ def test_a_killed_run_ends_the_same(small_data_dir, whole, resume, tmp_path, mom
     happened = {
         "first epoch": lambda: (workdir / "config.json").exists(),
         "saving": lambda: saved.is_dir() and any(saved.glob("*tmp*")),
-        "second epoch": lambda: lines(workdir / "metrics.jsonl") >= 1,
+        "second epoch": lambda: count_of_lines(workdir / "metrics.jsonl") >= 1,
     }[moment]
     with start(small_data_dir, workdir, stdout=subprocess.DEVNULL) as process:
         assert stop_when(process, happened, signal.SIGKILL) == -signal.SIGKILL
