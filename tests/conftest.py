@@ -3,12 +3,15 @@
 import contextlib
 import gc
 import io
+import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import hypothesis
 import jax
@@ -140,6 +143,49 @@ def assert_one_line(
     assert done.stderr.count("\n") == 1, done.stderr
     for part in parts:
         assert part in done.stderr, done.stderr
+
+
+def prose(path: pathlib.Path) -> str:
+    """Returns the text of a page with single spaces and no emphasis."""
+    return " ".join(path.read_text().replace("*", "").split())
+
+
+def lines(folder: pathlib.Path, name: str) -> list[dict[str, Any]]:
+    """Returns what is in the lines of a file of a run's record."""
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def outcome(folder: pathlib.Path) -> tuple[list[dict[str, Any]], bytes, list[bytes]]:
+    """Returns all numbers of a run but its times: record, shares and arrays."""
+    from train.engine import checkpoint
+
+    names = ("metrics.jsonl", "diagnostics.jsonl", "evaluations.jsonl")
+    record = [
+        {key: value for key, value in line.items() if "seconds" not in key}
+        for name in names
+        if (folder / name).exists()
+        for line in lines(folder, name)
+    ]
+    with np.load(folder / "removed.npz") as file:
+        shares = file["shares"].tobytes()
+    trees = [folder / name for name in ("params", "model_state")]
+    arrays = [checkpoint.load_params(path) for path in trees if path.exists()]
+    return record, shares, [leaf.tobytes() for leaf in jax.tree.leaves(arrays)]
+
+
+@contextlib.contextmanager
+def stopped_after(epoch: int, step: int) -> Iterator[None]:
+    """Sends this process SIGTERM once a run inside has done a step of an epoch."""
+    from train.record.reporter import Reporter
+
+    def tell(self, *told: Any, tell: Callable[..., None] = Reporter.step) -> None:
+        tell(self, *told)
+        if told[:2] == (epoch, step):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Reporter, "step", tell)
+        yield
 
 
 @pytest.fixture

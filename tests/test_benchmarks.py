@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks import accelerator, epoch, overhead, tpu_aot
 from benchmarks.cost import chips, hlo, sharded, trees, updates
-from benchmarks.epochs import flop, parts
+from benchmarks.epochs import flop
 from benchmarks.reading import verdicts
 from benchmarks.reading.models import model as zoo_model
 
@@ -112,15 +112,6 @@ def test_each_layers_flop_is_counted_from_its_shapes():
     assert counted["Dense_0"] == 3 * 2 * 3136 * 512
     kernels = [name for name, leaves in trees.cnn().items() if leaves]
     assert list(counted) == sorted(kernels)
-
-
-def test_parts_are_the_gradients_of_the_networks_layers(monkeypatch):
-    monkeypatch.setattr(parts, "IMAGES", 1)
-    for name, function, arguments in parts.parts():
-        made = jax.eval_shape(function, *arguments)
-        if name != "augmentation":
-            shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
-            assert trees.cnn()[name]["kernel"].shape in shapes
 
 
 def test_centralizing_accesses_more_bytes_than_the_floor(tiny, compiled):

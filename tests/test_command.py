@@ -13,13 +13,18 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    "command", ["horses", "fashion", "shakespeare", "image", "compare"]
+    "name", ["horses", "fashion", "shakespeare", "image", "compare"]
 )
-def test_help_into_a_pipe_that_is_read_no_further_ends_quietly(command):
+def test_a_command_ends_as_all_do(name):
+    text = (ROOT / "train" / f"{name}.py").read_text()
+    assert text.endswith('if __name__ == "__main__":\n    ends.entry(main)\n')
+
+
+def test_help_into_a_pipe_that_is_read_no_further_ends_quietly():
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write) as unread:
-        args = [sys.executable, "-m", f"train.{command}", "--help"]
+        args = [sys.executable, "-m", "train.horses", "--help"]
         done = subprocess.run(args, stdout=unread, stderr=subprocess.PIPE, cwd=ROOT)
     assert (done.returncode, done.stderr) == (1, b"")
 

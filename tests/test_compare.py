@@ -1,6 +1,7 @@
 """Arms differ in nothing but the arm, and no run is done twice."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -169,61 +170,6 @@ def test_arms_see_the_same_first_batch(compared):
     np.testing.assert_allclose(losses, losses[0], rtol=0.05)
 
 
-def sweep(small_data_dir, out, *args):
-    """The command that runs two rates at a time."""
-    return [
-        sys.executable, small_horses.__file__, "compare", "--dataset=pictures",
-        f"--data-dir={small_data_dir}", "--batch-size=4", "--optimizer=sgd",
-        "--seeds=1", "--arms", "gradient", "--jobs=2", f"--out={out}", *args,
-    ]  # fmt: skip
-
-
-TWO_CORES = pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2, reason="two cores are needed"
-)
-
-
-@TWO_CORES
-def test_rates_run_two_at_a_time_and_one_that_diverges_is_over(
-    small_data_dir, tmp_path
-):
-    command = sweep(
-        small_data_dir, tmp_path, "--epochs=1", "--learning-rates", "0.01", "1e25"
-    )
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("0 of 2 runs are finished.")
-    assert "gradient-lr1e+25-seed0 diverged: the loss is" in done.stdout
-    (found,) = statistics.read_runs(tmp_path)
-    assert (found.arm, found.rate) == ("gradient", 0.01)
-    assert found.config["devices"] == ["cpu"]
-    assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.stdout.startswith("2 of 2 runs are finished.")
-    _, title, table = done.stdout.partition("Training loss at each learning rate")
-    assert title
-    assert again.stdout.endswith(title + table)
-
-
-@TWO_CORES
-def test_a_stopped_comparison_saves_the_runs_in_hand(small_data_dir, tmp_path):
-    command = sweep(
-        small_data_dir, tmp_path, "--epochs=1000", "--learning-rates", "0.01", "0.02"
-    )
-    folders = [tmp_path / f"gradient-lr{rate}-seed0" for rate in ("0.01", "0.02")]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as process:
-        wait_for_lines(process, folders)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM
-        error = process.stderr.read()
-    assert error == "error: stopped by SIGTERM. Repeat the command to continue.\n"
-    for folder in folders:
-        lines = (folder / "metrics.jsonl").read_text().count("\n")
-        saved = max(int(path.name) for path in (folder / "checkpoints").iterdir())
-        assert 3 * lines <= saved <= 3 * lines + 3
-
-
 def wait_for_lines(process, folders):
     """Waits until each of some runs has finished an epoch."""
     deadline = time.monotonic() + 240
@@ -231,3 +177,65 @@ def wait_for_lines(process, folders):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def stopped(small_data_dir, tmp_path_factory):
+    """Three rates, of which one diverges, two at a time; stopped after an epoch of two.
+
+    Returns the folder, the options and what was printed.
+    """
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("two cores are needed")
+    out = tmp_path_factory.mktemp("sweep")
+    args = [
+        "--dataset=pictures", f"--data-dir={small_data_dir}", "--batch-size=4",
+        "--optimizer=sgd", "--seeds=1", "--arms", "gradient", "--epochs=30",
+        "--learning-rates", "1e25", "0.01", "0.02", f"--out={out}",
+    ]  # fmt: skip
+    command = [sys.executable, small_horses.__file__, "compare", *args, "--jobs=2"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        wait_for_lines(process, [out / f"gradient-lr{rate}-seed0" for rate in RATES])
+        process.send_signal(signal.SIGTERM)
+        output, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    return out, args, output, error
+
+
+RATES = ("0.01", "0.02")  # those that do not diverge
+
+
+def test_a_stopped_comparison_saves_the_runs_in_hand(stopped):
+    out, _, _, error = stopped
+    assert error == "error: stopped by SIGTERM. Go on by repeating the command.\n"
+    for rate in RATES:
+        folder = out / f"gradient-lr{rate}-seed0"
+        lines = (folder / "metrics.jsonl").read_text().count("\n")
+        saved = max(int(path.name) for path in (folder / "checkpoints").iterdir())
+        assert 3 * lines <= saved <= 3 * lines + 3
+
+
+def test_rates_run_two_at_a_time_and_one_that_diverges_is_over(
+    stopped, monkeypatch, capsys
+):
+    out, args, output, _ = stopped
+    assert output.startswith("0 of 3 runs are finished.")
+    assert "gradient-lr1e+25-seed0 has diverged: the loss is" in output
+    monkeypatch.setattr(task, "CNN", small_horses.small())
+    monkeypatch.setattr(pictures, "plot_all", lambda runs, folder: None)
+    assert compare.main(args) == 0
+    done = capsys.readouterr().out
+    assert re.match("[12] of 3 runs are finished", done)  # the one that diverged is
+    found = statistics.read_runs(out)
+    assert [(one.arm, one.rate) for one in found] == [
+        ("gradient", 0.01), ("gradient", 0.02)
+    ]  # fmt: skip
+    assert [one.config["devices"] for one in found] == [["cpu"]] * 2
+    assert (out / "rates.png").read_bytes().startswith(b"\x89PNG")
+    assert compare.main(args) == 0
+    again = capsys.readouterr().out
+    assert again.startswith("3 of 3 runs are finished.")
+    _, title, table = done.partition("Training loss at each learning rate")
+    assert title
+    assert again.endswith(title + table)

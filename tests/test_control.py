@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from conftest import prose
 
 from train.record import statistics
 from train.study import calm, control, floor, picture, sweep_picture, theme
@@ -59,21 +60,6 @@ def test_pairing_leaves_nothing_where_arms_differ_by_a_constant_and_all_where_by
     assert floor.left_by_pairing([*square, *other], "gradient") == pytest.approx(1)
 
 
-def luminance(color):
-    """WCAG 2.2, relative luminance."""
-    parts = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    return linear @ (0.2126, 0.7152, 0.0722)
-
-
-@pytest.mark.parametrize("name", theme.THEMES)
-def test_text_and_marks_stand_out_from_their_ground(name):
-    ground = luminance(theme.GROUND[name])
-    for color in (theme.INK[name], theme.FAINT[name], *theme.COLORS[name].values()):
-        darker, lighter = sorted((ground, luminance(color)))
-        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, color
-
-
 def test_an_interval_beyond_the_frame_ends_in_an_arrow_and_labels_say_the_rates():
     found = Difference(TASK, "gradient", "none", np.array([-2.0, 2.0, 0.1]))
     row = picture.row("Toy", (0.1, 0.2), "3 pairs", found, 0.5)
@@ -119,7 +105,7 @@ def test_pictures_are_the_same_when_drawn_again(tmp_path):
 
 
 def test_the_finding_states_the_control_and_whether_it_came_as_predicted():
-    finding = " ".join((ROOT / "FINDING.md").read_text().replace("*", "").split())
+    finding = prose(ROOT / "FINDING.md")
     made = control.controls(ROOT)
     for one, p in zip(made, control.corrected_p(made), strict=True):
         assert stated(one.difference) in finding
@@ -132,7 +118,7 @@ def test_the_finding_states_the_control_and_whether_it_came_as_predicted():
 
 def test_the_docs_state_what_the_control_settles():
     made = {one.control.name: one.difference for one in control.controls(ROOT)}
-    docs = " ".join((ROOT.parent / "docs/evidence.md").read_text().split())
+    docs = prose(ROOT.parent / "docs/evidence.md")
     page = (ROOT / "README.md").read_text()
     for name, steps in (("C1", "0.937 [0.914, 0.960]"), ("C2", "0.954 [0.930, 0.979]")):
         assert stated(made[name]) in docs
@@ -147,7 +133,7 @@ def decoders():
 
 
 def test_the_finding_states_how_far_repeats_lie_apart():
-    finding = " ".join((ROOT / "FINDING.md").read_text().split())
+    finding = prose(ROOT / "FINDING.md")
     tasks = [control.named(name) for name in ("fashion", "shakespeare", "horses-sgd")]
     losses = [floor.repeats(ROOT, task) for task in tasks]
     for one in losses:

@@ -1,6 +1,5 @@
 """Images through TensorFlow Datasets: which, and exactly as published."""
 
-import pathlib
 import struct
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from train import data
-from train.data import catalog, prepare, read
+from train.data import catalog, read
 
 RAW = tfds.decode.DeserializeMethod.RAW_BYTES
 
@@ -87,17 +86,3 @@ def test_without_a_server_auto_means_the_embedded_images(tmp_path):
     assert builder.name == "rendered"
     assert f"not prepared in {tmp_path} and its server cannot be reached (" in reason
     assert "insist with --dataset horses_or_humans" in reason
-
-
-@pytest.mark.usefixtures("no_network")
-def test_insisting_without_a_server_is_an_error(tmp_path):
-    with pytest.raises(data.DataError, match=f"not prepared in {tmp_path}.*--data-dir"):
-        data.load("horses_or_humans", tmp_path)
-
-
-def test_a_server_that_never_answers_counts_as_unreachable(monkeypatch, silent_server):
-    monkeypatch.setattr(prepare, "SERVER_PATIENCE", 0.2)
-    monkeypatch.setenv("https_proxy", silent_server)
-    builder = catalog.HorsesOrHumans(data_dir=pathlib.Path("/none"))
-    silence = prepare.silence_of_server(builder)
-    assert silence == "did not answer within 0.2 s"

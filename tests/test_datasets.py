@@ -1,20 +1,16 @@
 """Other sets of images and labels are trained on, or refused in one line."""
 
 import functools
-import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import tensorflow_datasets as tfds
-from conftest import make_dataset, pictures
+from conftest import lines, make_dataset, pictures
 from tensorflow_datasets.testing import mocking
 
-from optax_gc import centralize_gradients
-from train import data, horses
+from train import horses
 from train.data import catalog, read
 from train.engine import checkpoint
 from train.engine.step import weighted_totals
@@ -122,8 +118,7 @@ def test_a_run_on_three_classes(three_classes):
     params = checkpoint.load_params(workdir / "params")
     assert params["Conv_0"]["kernel"].shape == (8, 8, 1, 16)
     assert params["Dense_0"]["kernel"].shape[1] == 3
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    for epoch in map(json.loads, lines):
+    for epoch in lines(workdir, "metrics.jsonl"):
         assert 0 < epoch["train_loss"] < 2 * np.log(3)
         assert 0 <= epoch["test_accuracy"] <= 1
 
@@ -139,20 +134,4 @@ def test_parameters_for_other_classes_are_refused(
     assert horses.main(args) == 2
     assert "--init-from must be a run on images of (94, 94, 3) with 2 classes" in (
         capsys.readouterr().err
-    )
-
-
-def test_a_data_set_of_tfds_that_is_not_prepared_needs_its_server(no_network, tmp_path):
-    del no_network
-    with pytest.raises(data.DataError, match="rock_paper_scissors is not prepared in"):
-        data.load("rock_paper_scissors", pathlib.Path(tmp_path))
-
-
-def test_gc_on_the_softmax_head_keeps_its_fan_in_means():
-    images = jnp.zeros((1, 94, 94, 3))
-    params = jax.jit(CNN(5).init)(jax.random.key(0), images)["params"]
-    grads = {"Dense_1": params["Dense_1"]}
-    centralized, _ = centralize_gradients().update(grads, optax.EmptyState())
-    np.testing.assert_allclose(
-        centralized["Dense_1"]["kernel"].mean(0), np.zeros(5), atol=1e-7
     )

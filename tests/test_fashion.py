@@ -1,13 +1,13 @@
 """The residual network trains on Fashion-MNIST as the plan says, to the end."""
 
 import json
-import os
 import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import lines, outcome, stopped_after
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -16,7 +16,6 @@ from train import data, fashion
 from train.engine import checkpoint
 from train.engine.axes import fan_in_axes
 from train.engine.batches import all_devices
-from train.record.reporter import Reporter
 from train.tasks import fashion as task_module
 from train.tasks import resnet
 from train.tasks.fashion import Fashion, crop_and_flip
@@ -166,10 +165,6 @@ def run(folder, *args):
         return fashion.main(command)
 
 
-def lines(folder, name):
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A run with evaluations, and one of a placebo that leaves the test split shut."""
@@ -246,45 +241,19 @@ def test_parameters_and_statistics_are_left(runs):
 
 
 @pytest.mark.usefixtures("shallow")
-def test_a_stopped_run_goes_on_with_its_statistics_and_ends_the_same(
-    runs, tmp_path, monkeypatch
-):
-    step = Reporter.step
-
-    def stopping_step(self, epoch, done, *told):
-        step(self, epoch, done, *told)
-        if (epoch, done) == (2, 4):
-            os.kill(os.getpid(), signal.SIGTERM)
-
+def test_a_stopped_run_goes_on_with_its_statistics_and_ends_the_same(runs, tmp_path):
     args = (tmp_path / "gc", "--gc", "--evaluations=9")
-    with monkeypatch.context() as patch:
-        patch.setattr(Reporter, "step", stopping_step)
+    with stopped_after(2, 4):
         assert run(*args) == 128 + signal.SIGTERM
     assert not (tmp_path / "gc" / "summary.json").exists()
     assert run(*args, "--resume") == 0
-    assert fingerprint(tmp_path / "gc") == fingerprint(runs / "gc")
+    assert outcome(tmp_path / "gc") == outcome(runs / "gc")
 
 
 @pytest.mark.usefixtures("shallow")
 def test_with_the_images_on_the_device_the_run_is_the_same(runs, tmp_path):
     assert run(tmp_path / "gc", "--gc", "--evaluations=9", "--feed=device") == 0
-    (ours, *_), (theirs, *_) = map(fingerprint, (tmp_path / "gc", runs / "gc"))
+    (ours, *_), (theirs, *_) = map(outcome, (tmp_path / "gc", runs / "gc"))
     for one, other in zip(ours, theirs, strict=True):
         one, other = map(jax.tree.leaves, (one, other))
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-
-
-def fingerprint(folder):
-    """All numbers of a run but its times."""
-    names = ("metrics.jsonl", "diagnostics.jsonl", "evaluations.jsonl")
-    files = [
-        {k: v for k, v in line.items() if "seconds" not in k}
-        for name in names
-        for line in lines(folder, name)
-    ]
-    trees = [
-        checkpoint.load_params(folder / name) for name in ("params", "model_state")
-    ]
-    with np.load(folder / "removed.npz") as file:
-        shares = file["shares"].tobytes()
-    return files, shares, [leaf.tobytes() for leaf in jax.tree.leaves(trees)]

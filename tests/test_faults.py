@@ -10,7 +10,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-import small_horses
 import tensorflow_datasets as tfds
 from conftest import assert_one_line, make_dataset, pictures, stage_horses
 
@@ -18,11 +17,6 @@ from train import data, horses
 from train.data import prepare
 
 SHAPE = (94, 94, 3)
-
-
-def run(data_dir, *args, **kwargs):
-    command = [sys.executable, "-m", "train.horses", *args, f"--data-dir={data_dir}"]
-    return subprocess.run(command, capture_output=True, text=True, **kwargs)
 
 
 @pytest.fixture
@@ -162,9 +156,9 @@ def test_a_workdir_that_is_not_a_folder(small_data_dir, tmp_path, call):
     assert_one_line(done, 1, "Not a directory", str(tmp_path / "file" / "run"))
 
 
-def test_a_data_folder_that_cannot_be_created(tmp_path):
+def test_a_data_folder_that_cannot_be_created(tmp_path, call):
     (tmp_path / "file").touch()
-    done = run(tmp_path / "file" / "data", "--dataset=rendered", cwd=tmp_path)
+    done = call(tmp_path / "file" / "data", "--dataset=rendered")
     assert_one_line(done, 1, str(tmp_path / "file"))
 
 
@@ -212,14 +206,15 @@ def test_a_loss_that_is_no_longer_finite(small_data_dir, run_small, tmp_path):
 
 
 def test_after_divergence_the_last_good_checkpoint_is_there(
-    small_data_dir, tmp_path, monkeypatch, capsys
+    small_data_dir, run_small, tmp_path, monkeypatch
 ):
     from train.engine import epoch
-    from train.tasks import horses as task
 
-    monkeypatch.setattr(task, "CNN", small_horses.small())
-    workdir = tmp_path / "run"
-    seen = []
+    args = (
+        f"--data-dir={small_data_dir}", "--batch-size=4", "--epochs=3",
+        f"--workdir={tmp_path / 'run'}",
+    )  # fmt: skip
+    seen, healthy = [], epoch.train_epoch
 
     def poisoned(program, state, works, key, progress):
         seen.append(progress.epoch)
@@ -228,23 +223,19 @@ def test_after_divergence_the_last_good_checkpoint_is_there(
             state = state.replace(params=params)
         return healthy(program, state, works, key, progress)
 
-    healthy = epoch.train_epoch
-    monkeypatch.setattr(epoch, "train_epoch", poisoned)
-    args = [
-        "--dataset=pictures", f"--data-dir={small_data_dir}", "--batch-size=4",
-        "--epochs=3", f"--workdir={workdir}",
-    ]  # fmt: skip
-    assert horses.main(args) == 1
-    error = capsys.readouterr().err
-    assert "the loss is nan at epoch 2, step 1. The checkpoint of epoch 1" in error
-    monkeypatch.setattr(epoch, "train_epoch", healthy)
-    assert horses.main([*args, "--resume"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(epoch, "train_epoch", poisoned)
+        done = run_small(*args)
+    part = "the loss is nan at epoch 2, step 1. The checkpoint of epoch 1"
+    assert_one_line(done, 1, part)
+    assert run_small(*args, "--resume").returncode == 0
     assert seen == [1, 2]
 
 
-def test_a_disk_that_is_full_at_the_end(small_data_dir, tmp_path, monkeypatch, call):
+def test_a_disk_that_is_full_at_the_end(
+    small_data_dir, run_small, tmp_path, monkeypatch
+):
     from train.engine import checkpoint
-    from train.tasks import horses as task
 
     class Full:
         def __enter__(self):
@@ -253,22 +244,21 @@ def test_a_disk_that_is_full_at_the_end(small_data_dir, tmp_path, monkeypatch, c
         def __exit__(self, *error):
             pass
 
-    monkeypatch.setattr(task, "CNN", small_horses.small())
-    args = [
-        "--dataset=pictures", "--batch-size=4", "--epochs=1",
+    args = (
+        f"--data-dir={small_data_dir}", "--batch-size=4", "--epochs=1",
         f"--workdir={tmp_path / 'run'}",
-    ]  # fmt: skip
+    )  # fmt: skip
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_checkpointer", Full)
-        done = call(small_data_dir, *args)
+        done = run_small(*args)
     place = tmp_path / "run" / "params"
     assert_one_line(done, 1, f"cannot write {place}: ", "No space left", "--resume")
-    assert call(small_data_dir, *args, "--resume").returncode == 0
+    assert run_small(*args, "--resume").returncode == 0
     assert checkpoint.load_params(place)
 
 
-def test_debug_shows_the_traceback(tmp_path):
-    done = run(tmp_path, "--debug", "--epochs=0")
+def test_debug_shows_the_traceback(tmp_path, call):
+    done = call(tmp_path, "--debug", "--epochs=0")
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: --epochs")

@@ -2,10 +2,13 @@
 
 import pathlib
 import re
-import subprocess
-import sys
+import runpy
 
+import jax
+import optax
 import pytest
+
+import optax_gc
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "frameworks.md").read_text()
@@ -15,24 +18,22 @@ KERNELS = {
     "haiku": ["conv2_d/w", "linear/w"],
     "equinox": ["layers/0/weight", "layers/3/weight"],
 }
-WITHOUT_GC = """
-import optax, optax_gc, runpy, sys
-optax_gc.centralize_gradients = lambda axes: optax.identity()
-runpy.run_path(sys.argv[1])
-"""
 
 
 def path(name):
     return DOCS / "frameworks" / f"train_{name}.py"
 
 
-def run(*args):
-    """Returns the losses before and after, and what moved, by kernel."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *args], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return parsed(done.stdout)
+@pytest.fixture
+def run(capsys):
+    """Runs a script; returns the losses before and after, and what moved."""
+
+    def run(name):
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            runpy.run_path(str(path(name)))
+        return parsed(capsys.readouterr().out)
+
+    return run
 
 
 def parsed(text):
@@ -46,8 +47,8 @@ def parsed(text):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_script_trains_and_the_fan_in_means_stay(name):
-    start, end, moved = run(path(name))
+def test_a_script_trains_and_the_fan_in_means_stay(name, run):
+    start, end, moved = run(name)
     if name == "linen":
         assert_shown(start, end, moved)
     assert end < 0.05 < 0.5 < start
@@ -65,8 +66,9 @@ def assert_shown(start, end, moved):
     assert all(means < 1e-6 for _, means in shown[2].values())
 
 
-def test_without_gc_the_fan_in_means_move():
-    _, end, moved = run("-c", WITHOUT_GC, path("linen"))
+def test_without_gc_the_fan_in_means_move(run, monkeypatch):
+    monkeypatch.setattr(optax_gc, "centralize_gradients", lambda axes: optax.identity())
+    _, end, moved = run("linen")
     assert end < 0.05
     assert all(means > 1e-2 for _, means in moved.values())
 

@@ -1,7 +1,6 @@
 """An image is fitted from half of its pixels and judged by others, to the end."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import lines, outcome, stopped_after
 from flax import linen as nn
 
 from optax_gc import describe
@@ -20,7 +20,6 @@ from train.engine import checkpoint
 from train.engine.axes import fan_in_axes
 from train.faults import UsageError
 from train.record import pictures, statistics
-from train.record.reporter import Reporter
 from train.tasks import coordinates
 from train.tasks.coordinates import OMEGA, WIDTH, Siren, encoded
 from train.tasks.image import ImageFit, places, splits
@@ -228,10 +227,6 @@ def whole(file, tmp_path_factory):
     return folder
 
 
-def lines(folder, name):
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
-
-
 def test_a_run_leaves_its_psnr_and_that_is_numpys(whole, monkeypatch):
     epochs = lines(whole, "metrics.jsonl")
     assert epochs[-1].keys() == {
@@ -267,36 +262,17 @@ def test_a_run_draws_what_it_has_learned(whole):
         assert (drawn.format, drawn.size) == ("PNG", (1650, 600))
 
 
-def fingerprint(folder):
-    """All numbers of a run but its times."""
-    names = ("metrics.jsonl", "diagnostics.jsonl")
-    files = [
-        {k: v for k, v in line.items() if "seconds" not in k}
-        for name in names
-        for line in lines(folder, name)
-    ]
-    params = jax.tree.leaves(checkpoint.load_params(folder / "params"))
-    drawn = (folder / "reconstruction.png").read_bytes()
-    return files, drawn, [leaf.tobytes() for leaf in params]
-
-
 def test_a_stopped_run_goes_on_with_a_copy_of_its_image_and_ends_the_same(
-    whole, file, tmp_path, monkeypatch
+    whole, file, tmp_path
 ):
-    step = Reporter.step
-
-    def stopping_step(self, epoch, done, *told):
-        step(self, epoch, done, *told)
-        if (epoch, done) == (2, STEPS - 1):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Reporter, "step", stopping_step)
+    with stopped_after(2, STEPS - 1):
         assert run(file, tmp_path / "run", "--gc") == 128 + signal.SIGTERM
     assert not (tmp_path / "run" / "reconstruction.png").exists()
     copy = shutil.copy(file, tmp_path)
     assert run(copy, tmp_path / "run", "--gc", "--resume") == 0
-    assert fingerprint(tmp_path / "run") == fingerprint(whole)
+    assert outcome(tmp_path / "run") == outcome(whole)
+    drawn = [path / "reconstruction.png" for path in (tmp_path / "run", whole)]
+    assert drawn[0].read_bytes() == drawn[1].read_bytes()
 
 
 def test_another_image_of_the_same_name_is_refused(whole, tmp_path, capsys):

@@ -1,6 +1,5 @@
 """Several real processes over loopback train as one does."""
 
-import json
 import os
 import pathlib
 import signal
@@ -12,6 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from conftest import lines
 
 from train.engine import checkpoint
 
@@ -38,13 +38,16 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(data_dir, workdir, count, *args, epochs=EPOCHS):
+def start(data_dir, workdir, count, *args):
     """Starts `count` processes of one device each, as on as many hosts."""
-    command = [
-        SMALL_HORSES, "--gc", "--dataset=pictures", f"--data-dir={data_dir}",
-        "--batch-size=5", f"--epochs={epochs}", *args,
+    return start_command([SMALL_HORSES, *options(data_dir), *args], workdir, count)
+
+
+def options(data_dir):
+    return [
+        "--gc", "--dataset=pictures", f"--data-dir={data_dir}", "--batch-size=5",
+        f"--epochs={EPOCHS}",
     ]  # fmt: skip
-    return start_command(command, workdir, count)
 
 
 def start_command(command, workdir, count):
@@ -78,8 +81,7 @@ def finish(processes):
 
 
 def metrics(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    epochs = [json.loads(line) for line in lines]
+    epochs = lines(workdir, "metrics.jsonl")
     return np.array([[v for k, v in e.items() if k != "epoch_seconds"] for e in epochs])
 
 
@@ -92,9 +94,20 @@ def assert_same_run(ours, theirs):
 
 
 @pytest.fixture(scope="module")
-def one_process(small_data_dir, tmp_path_factory):
+def alone(run_small, small_data_dir):
+    """Trains in this process, which has one device, too."""
+
+    def alone(workdir, *args):
+        done = run_small(*options(small_data_dir), f"--workdir={workdir}", *args)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    return alone
+
+
+@pytest.fixture(scope="module")
+def one_process(alone, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("one") / "run"
-    finish(start(small_data_dir, workdir, 1))
+    alone(workdir)
     return workdir
 
 
@@ -156,12 +169,12 @@ def test_after_one_is_killed_the_others_end_and_all_resume(
 
 
 def test_a_signal_to_one_stops_all_at_the_same_step(
-    small_data_dir, one_process, tmp_path
+    small_data_dir, one_process, alone, tmp_path
 ):
     workdir = tmp_path / "run"
     errors, statuses = stop_the_second(small_data_dir, workdir, signal.SIGTERM)
     assert statuses == [143, 143], errors
-    finish(start(small_data_dir, workdir, 1, "--resume"))  # fewer processes, too
+    alone(workdir, "--resume")  # fewer processes, too
     assert_same_run(workdir, one_process)
 
 

@@ -7,12 +7,14 @@ import re
 
 import jax
 import pytest
+from conftest import prose
 
 from optax_gc import describe, traced_fan_in
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = ROOT / "docs" / "recipes.md"  # whose snippets test_recipes.py runs
 LINKING = [
     *PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md",
     ROOT / "results/PLAN.md",
@@ -48,6 +50,7 @@ def run(code, path):
     [
         pytest.param(path, *snippet, id=f"{name_of(path)} {i}")
         for path in PAGES
+        if path != RECIPES
         for i, snippet in enumerate(snippets(path))
     ],
 )
@@ -98,7 +101,7 @@ def test_the_readme_states_what_the_zoo_found():
         for cell in line.split("\n")[0].split("|")[1:-1]
     )
     mistaken = int(wrong[0]) + int(silent[0])
-    text = " ".join(README.read_text().split())
+    text = prose(README)
     assert f"Of {int(*leaves):,} leaves of [{models[0]} published" in text
     assert f"wrong for {mistaken:,}, of which {silent[0]} have no `?`" in text
     assert (wrong[1], silent[1], right_doubt[1]) == ("0", "0", "0")

@@ -13,8 +13,9 @@ from flax import nnx
 
 from optax_gc import describe, traced_fan_in
 
-PAGE = test_readme.ROOT / "docs" / "recipes.md"
-DECAY, CLIP, MUON, WIDER = (code for code, _ in test_readme.snippets(PAGE))
+PAGE = test_readme.RECIPES
+SNIPPETS = dict(test_readme.snippets(PAGE))  # what is printed, by the code
+DECAY, CLIP, MUON, WIDER = SNIPPETS
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +25,18 @@ def _promoting_as_optax_does():
 
 
 @functools.cache
+def ran(code):
+    """What a recipe defines, and what it prints."""
+    return test_readme.run(code, PAGE)
+
+
 def names(code):
-    """What a recipe defines."""
-    return test_readme.run(code, PAGE)[0]
+    return ran(code)[0]
+
+
+@pytest.mark.parametrize("code", SNIPPETS, ids=["decay", "clip", "muon", "wider"])
+def test_a_recipe_prints_what_the_page_shows(code):
+    assert ran(code)[1] == SNIPPETS[code]
 
 
 def in_layers(tree, path):

@@ -7,9 +7,9 @@ import shlex
 
 import numpy as np
 import pytest
+import scipy
 import tyro
-from conftest import png, zipped
-from scipy import stats
+from conftest import png, prose, zipped
 
 from train import compare, data
 from train.comparison import plan
@@ -101,7 +101,7 @@ def test_the_deviation_of_pairs_is_pooled_within_rates():
 def test_what_can_be_resolved_is_found_as_often_as_said():
     effect = sweep.resolvable(2.0, 8)
     draws = np.random.default_rng(0).normal(effect, 2.0, (20_000, 8))
-    found = (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
+    found = (scipy.stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
     assert found == pytest.approx(0.8, abs=0.01)
 
 
@@ -254,11 +254,6 @@ def test_the_committed_choice_is_that_of_the_sweep():
         if task.name in chosen:
             losses = sweep.read_sweep(ROOT, task)
             assert chosen[task.name] == choose.choice(losses, task)
-
-
-def prose(path):
-    """The text of a file with single spaces and no emphasis."""
-    return " ".join(path.read_text().replace("*", "").split())
 
 
 def differences_of(task, arm):

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import rich.console
+from conftest import lines
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from train import fashion, horses
@@ -57,10 +58,6 @@ def shown(workdir):
                 assert event.step not in values
                 values[event.step] = value.simple_value
     return found
-
-
-def lines(workdir, name):
-    return map(json.loads, (workdir / name).read_text().splitlines())
 
 
 def recorded(workdir):

@@ -130,6 +130,12 @@ def tidied(tidy: Callable[[], None]) -> Iterator[None]:
         tidy()
 
 
+def first_line(error: BaseException) -> str:
+    """Returns what an error says, in a line of at most 200 characters."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def is_full(error: BaseException | None) -> bool:
     """Tells whether a full disk was the reason; libraries say so in many ways."""
     full = ("no space left", "resource_exhausted", "quota exceeded")

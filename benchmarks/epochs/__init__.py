@@ -1,1 +1,1 @@
-"""The parts of `epoch`, `layers` and `scaling`: an epoch, its parts, its peers."""
+"""The parts of `epoch`, its arithmetic and its peers, and data for the others."""

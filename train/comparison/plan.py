@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any, Literal
 
 from train import fashion, horses, image, shakespeare
@@ -113,11 +112,6 @@ def check_out(out: pathlib.Path) -> None:
         )
 
 
-def module(options: Options) -> ModuleType:
-    """Returns the command's module that trains the task."""
-    return TASKS[options.task]
-
-
 def rates(options: Any) -> tuple[float, ...]:
     """Returns the learning rates of the comparison."""
     return options.learning_rates or (options.learning_rate,)
@@ -132,7 +126,7 @@ def plan(options: Any) -> dict[str, Config]:
     Args:
       options: an `Options` that is the task's `Training`, too.
     """
-    task = module(options)
+    task = TASKS[options.task]
     shared = {
         field.name: getattr(options, field.name)
         for field in dataclasses.fields(task.Training)

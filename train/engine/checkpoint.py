@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from train.engine.state import State
-from train.faults import Failure, is_full, uninterrupted
+from train.faults import Failure, first_line, is_full, uninterrupted
 
 SEAL = "SHA256"  # a file in each Orbax folder that shows whether the others are damaged
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Checkpoints:
                 try:
                     return self._restore(manager, step, like)
                 except Exception as error:  # damaged files may raise anything
-                    why = f"is damaged ({first_line(error)})"
+                    why = f"is damaged ({reason(error)})"
                     if step != steps[-1]:
                         place = self.folder / str(step)
                         warn(f"the checkpoint {place} {why}; trying the previous one.")
@@ -212,19 +212,18 @@ def check_room(folder: pathlib.Path, state: State) -> None:
         file.write(bytes(size))
 
 
-def first_line(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Returns what went wrong, in one line."""
-    lines = str(error).strip().splitlines()
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}"
-    return lines[0][:200] if lines else type(error).__name__
+    return first_line(error)
 
 
 def unwritten(what: str, error: Exception, kept: str = "") -> CheckpointError:
     """Returns the error for something that could not be written."""
     room = "; make room" if is_full(error) else ""
-    return CheckpointError(f"cannot write {what}: {first_line(error)}{room}.{kept}")
+    return CheckpointError(f"cannot write {what}: {reason(error)}{room}.{kept}")
 
 
 def save_params(path: pathlib.Path, params: Any) -> None:
@@ -254,7 +253,7 @@ def load_params(path: pathlib.Path) -> Any:
             return checkpointer.restore(path.resolve())
     except Exception as error:  # damaged files may raise anything
         raise CheckpointError(
-            f"{path} is damaged ({first_line(error)}). Restore it from a copy, or use "
+            f"{path} is damaged ({reason(error)}). Restore it from a copy, or use "
             "another run."
         ) from error
 

@@ -53,7 +53,9 @@ def find_devices() -> None:
     try:
         found = jax.device_count()
     except Exception as error:  # an AssertionError of JAX's among them
-        raise UsageError(no_devices(chosen, f" ({what(error)})")) from error
+        raise UsageError(
+            no_devices(chosen, f" ({faults.first_line(error)})")
+        ) from error
     if not found:
         raise UsageError(no_devices(chosen, ""))
 
@@ -65,12 +67,6 @@ def no_devices(chosen: dict[str, str], why: str) -> str:
         f"JAX has no devices with {asked or 'what is installed'}{why}. Unset that, or "
         "install JAX for the accelerator, for example pip install -U 'jax[cuda13]'."
     )
-
-
-def what(error: Exception) -> str:
-    """Returns the message of a JAX error, in one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def join_others(config: Config) -> None:
@@ -94,7 +90,7 @@ def join_others(config: Config) -> None:
                 shutdown_timeout_seconds=config.patience,
             )
     except (ValueError, RuntimeError, OSError) as error:
-        raise Failure(not_found(config.patience, what(error))) from error
+        raise Failure(not_found(config.patience, faults.first_line(error))) from error
 
 
 def not_found(patience: float, why: str) -> str:

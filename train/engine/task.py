@@ -58,6 +58,8 @@ class Task(Protocol):
     ) -> tuple[Scores, Mapping[str, Any]]:
         """Returns a device's scores, and its variables other than the parameters.
 
+        By default those of `test_scores`, for a network that has no others.
+
         It runs inside `jax.shard_map`: the mesh's axis "batch" reaches the other
         shares of the batch.
 
@@ -67,6 +69,8 @@ class Task(Protocol):
           keys: a PRNG key for each example, `(B,)`.
           weights: 1 for an example and 0 for padding, float32 `(B,)`.
         """
+        del keys, weights
+        return self.test_scores(variables, examples), {}
 
     def test_scores(self, variables: Variables, examples: Examples) -> Scores:
         """Returns the scores of examples of any split, without randomness."""

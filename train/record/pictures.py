@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from train.faults import first_line
 from train.record.console import Metrics
 from train.record.metrics import metrics_in, sentence
 from train.record.statistics import (
@@ -58,8 +59,8 @@ def unless_undrawn(warn: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # from a backend, a font or a disk
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        warn(f"no picture was drawn ({lines[0][:200]}). The figures are recorded.")
+        why = first_line(error)
+        warn(f"no picture was drawn ({why}). The figures are recorded.")
 
 
 def color(arm: str) -> str:
@@ -188,15 +189,10 @@ def plot_times(runs: Sequence[Run], path: pathlib.Path) -> None:
 
 def plot_all(runs: Sequence[Run], folder: pathlib.Path) -> None:
     """Draws the four pictures of a comparison into its folder."""
-    plot_training(runs, folder)
-    plot_times(runs, folder / "times.png")
-
-
-def plot_training(runs: Sequence[Run], folder: pathlib.Path) -> None:
-    """Draws curves.png, energy.png and drift.png of a comparison into its folder."""
     plot_curves(runs, folder / "curves.png")
     plot_layers(runs, "removed_energy", ENERGY, folder / "energy.png", "linear")
     plot_layers(runs, "mean_drift", DRIFT, folder / "drift.png", "log")
+    plot_times(runs, folder / "times.png")
 
 
 def plot_reconstruction(

@@ -63,13 +63,6 @@ class ImageFit(Task):
         """Returns fresh parameters."""
         return jax.jit(self.model.init)(key, jnp.zeros((1, 2)))
 
-    def train_scores(
-        self, variables: Variables, examples: Examples, keys: Array, weights: Array
-    ) -> tuple[Scores, Mapping[str, Any]]:
-        """Returns the scores: there is no randomness."""
-        del keys, weights
-        return self.test_scores(variables, examples), {}
-
     def test_scores(self, variables: Variables, examples: Examples) -> Scores:
         """Returns the squared errors at some pixels, from which both scores follow."""
         at, colors = examples

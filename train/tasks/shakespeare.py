@@ -1,6 +1,5 @@
 """Predicting Shakespeare byte by byte."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -61,13 +60,6 @@ class Shakespeare(Task):
     def init(self, key: Array) -> Variables:
         """Returns fresh parameters."""
         return jax.jit(self.model.init)(key, jnp.zeros((1, LENGTH), jnp.int32))
-
-    def train_scores(
-        self, variables: Variables, examples: Examples, keys: Array, weights: Array
-    ) -> tuple[Scores, Mapping[str, Any]]:
-        """Returns the scores: there is no randomness."""
-        del keys, weights
-        return self.test_scores(variables, examples), {}
 
     def test_scores(self, variables: Variables, examples: Examples) -> Scores:
         """Returns the scores of the passages."""

@@ -1,15 +1,18 @@
-"""Tables and intervals are those of the runs, and the first study's page is theirs."""
+"""Tables and intervals are those of the runs, and the first study states them."""
 
 import itertools
 import pathlib
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
+from conftest import prose
 
-from train.record import page, pictures, statistics
+from train.record import pictures, statistics
 
 ROOT = pathlib.Path(__file__).parents[1] / "results/first"
+BASELINES = dict.fromkeys(("rmsprop", "sgd", "sgd-0.01", "rmsprop-3e-4"), "none")
+BASELINES |= {"published": "then-none"}
 
 
 def run(arm, seed, loss):
@@ -39,7 +42,7 @@ def test_a_seed_that_only_one_arm_has_is_left_out():
 
 def test_the_interval_is_students():
     values = np.array([0.1, -0.2, 0.3, 0.05])
-    half = stats.t.ppf(0.975, 3) * values.std(ddof=1) / 2
+    half = scipy.stats.t.ppf(0.975, 3) * values.std(ddof=1) / 2
     expected = values.mean() - half, values.mean() + half
     np.testing.assert_allclose(statistics.confidence_interval(values), expected)
 
@@ -114,8 +117,31 @@ def test_a_runs_folder_tells_its_arm_and_seed(name, arm, seed, tmp_path):
     assert (run.arm, run.rate, run.seed) == (arm, 0.5, seed)
 
 
-def test_the_committed_page_is_the_one_its_records_make():
-    assert (ROOT / "README.md").read_text() == page.page(ROOT)
+def test_the_page_begins_with_the_plan_and_the_finding():
+    parts = [(ROOT / name).read_text() for name in ("PLAN.md", "FINDING.md")]
+    assert (ROOT / "README.md").read_text().startswith("\n".join(parts))
+
+
+@pytest.mark.parametrize("folder", BASELINES)
+def test_the_page_shows_the_tables_that_the_records_make(folder):
+    runs = statistics.gathered_runs(ROOT, folder)
+    text = (ROOT / "README.md").read_text()
+    for table in (
+        statistics.arms_table(runs),
+        statistics.differences_table(runs, BASELINES[folder]),
+        statistics.raw_table(runs),
+    ):
+        assert statistics.markdown_table(*table) in text
+
+
+def test_the_page_shows_every_rate_of_the_search():
+    text = (ROOT / "README.md").read_text()
+    for found in statistics.gathered_runs(ROOT, "sgd-search"):
+        figures = (
+            metric.number(found.summary[name])
+            for name, metric in statistics.measured([found]).items()
+        )
+        assert f"| {found.rate:g} | {' | '.join(figures)} |" in text
 
 
 def stated(values, scale, digits, unit=""):
@@ -123,11 +149,6 @@ def stated(values, scale, digits, unit=""):
     numbers = (values.mean(), *statistics.confidence_interval(values))
     mean, low, high = (f"{scale * number:+.{digits}f}" for number in numbers)
     return f"{mean}{unit} [{low}, {high}]"
-
-
-def prose(path):
-    """The text of a file with single spaces and no emphasis."""
-    return " ".join(path.read_text().replace("*", "").split())
 
 
 def test_finding_and_page_state_the_differences_that_the_records_hold():
@@ -149,25 +170,18 @@ def test_finding_and_page_state_the_differences_that_the_records_hold():
 def test_the_finding_states_what_the_diagnostics_hold():
     text = prose(ROOT / "FINDING.md")
     first, others, kept, drifted = [], [], [], []
-    for section in page.SECTIONS:
-        arms = statistics.by_arm(statistics.gathered_runs(ROOT, section.folder))
+    for folder in BASELINES:
+        arms = statistics.by_arm(statistics.gathered_runs(ROOT, folder))
         for arm, runs in arms.items():
             for layer, shares in pictures.layer_series(runs, "removed_energy").items():
                 (first if layer.startswith("Conv_0") else others).extend(shares)
-            if section.folder.startswith("sgd"):
+            if folder.startswith("sgd"):
                 ends = [run.diagnostics[-1]["mean_drift"].values() for run in runs]
                 (drifted if arm == "none" else kept).extend(itertools.chain(*ends))
     assert f"{100 * min(first):.0f} to {100 * max(first):.0f} %" in text
     assert f"{100 * min(others):.0f} to {100 * max(others):.0f} %" in text
     assert max(kept) <= 1.5e-8
     assert f"drifted by {1e4 * min(drifted):.1f}e-4 to {max(drifted):.2f}" in text
-
-
-@pytest.mark.parametrize("section", page.SECTIONS, ids=lambda section: section.folder)
-def test_the_page_shows_the_table_that_the_records_make(section):
-    runs = statistics.gathered_runs(ROOT, section.folder)
-    table = statistics.markdown_table(*statistics.arms_table(runs))
-    assert table in (ROOT / "README.md").read_text()
 
 
 def test_the_docs_state_where_the_intervals_leave_out_zero():
