@@ -34,8 +34,9 @@ class Atom(NamedTuple):
       entries: How many they are; the others are padding, or other leaves.
       at: Which entry of the leaf's axis is the first; None if not known.
       step: How far apart in the leaf's axis two neighbours are.
-      image: What made it an image of the axis: "map" (a constant), "rows" (one that
-        stands where inputs do), "either" of these, or "spectrum"; "" if it is none.
+      image: What made it an image of the axis: "map" (a constant), "entries" (one that
+        chose single ones), "rows" (one that stands where inputs do), "either" of map
+        and rows, or "spectrum"; "" if it is none.
       others: The further axes of which it is an image.
     """
 

@@ -1,5 +1,6 @@
 """Rules for arrays that are moved about: each axis ends somewhere else."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -54,6 +55,9 @@ def _reshape(reader: Reader, eqn: Any, values: Values) -> Value:
     if [n for n in old if n != 1] == [n for n in new if n != 1]:
         places = zip(_long(old), _long(new), strict=True)
         same = frozenset(to for d, to in places if d in value.same)
+    if [old[d] for d in _long(old)[-1:]] != [new[d] for d in _long(new)[-1:]]:
+        # Several one-hot rows in one choose several rows of a kernel, and sum them.
+        value = dataclasses.replace(value, one_hot=False)
     return value.map(lambda part: reshaped(part, new), same)
 
 

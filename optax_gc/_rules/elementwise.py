@@ -381,7 +381,12 @@ def _stays(reader: Reader, here: Part, before: Part, others: Values) -> bool:
         step = data(*others).uses & reader.contractions_of(before.leaf)
         if not (beside_kernels or step):
             return False
-    return (here.kernel and not lacks) or len(_own(here)) > 1
+    if len(_own(here)) > 1:
+        return True
+    if lacks or not here.kernel:
+        return False
+    made = any(other.products for other in others)  # by a kernel, whose bias it is
+    return not made or bool(data(*others).uses & reader.contractions_of(before.leaf))
 
 
 def _is_linear(value: Value) -> bool:

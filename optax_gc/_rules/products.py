@@ -173,7 +173,7 @@ def _as_inputs(
     A row of a table, or data that was scaled or shifted, is an input if the other
     operand is a parameter; a scale or a shift always is. A chosen expert, or a kernel
     scaled by data, is a kernel if the other operand is data. Of two it is the one that
-    has outputs.
+    has outputs. A scale that a constant sums over may be the one or the other.
     """
     results = list(values)
     for i, other in ((0, 1), (1, 0)):
@@ -185,6 +185,7 @@ def _as_inputs(
             results[i] = settled(reader, value)
             continue
         used = {*contracted[i], *batch[i]}
+        summed = [] if rival.data else _kernels_by_hand(value, contracted[i])
         given = len(shapes(eqn)[other]) > len(contracted[other]) + len(batch[other])
         kept, uses = [], value.uses
         for part in value.parts:
@@ -195,8 +196,12 @@ def _as_inputs(
             )
             if kernel and not row and (outputs or not rival.parts):
                 kept.append(part)
-            else:
-                uses |= reader.settle(part)
+                continue
+            uses |= reader.settle(part)
+            if part in summed and outputs:
+                uses |= reader.contract(
+                    part, part.at(contracted[i]), (), eqn.primitive.name, CONSTANT, 0
+                )
         results[i] = dataclasses.replace(value, parts=tuple(kept), uses=uses)
     return results
 

@@ -47,7 +47,7 @@ def build(
 TRIANGULAR = WRAPPED | {"*/triangular/*": (-1,), "*/loc": ELEMENTWISE} | SPLINE
 # Each layer's kernel also is a factor of the Jacobian, from the left: it is contracted
 # over its outputs there, but for the last, which has nothing before it.
-JACOBIAN = {"*/layers/[01]/0/weight/weight/args/0": (-2,)}
+JACOBIAN = {"*/layers/[01]/0/weight/*/args/0": (-2,)}
 SPLINES = bijections.RationalQuadraticSpline(knots=7, interval=3)
 MODELS: Mapping[str, Callable[[], Model]] = {
     "coupling": lambda: build(flows.coupling_flow, nn_width=32),
