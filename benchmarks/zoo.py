@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 
 # The module that has a library's models, and the distribution whose version is told.
-LIBRARIES = {
+KNOWN = {  # the reader's rules were written with their models at hand
     "flax": ("linen_models", "flax"),
     "transformers": ("huggingface", "transformers"),
     "diffusers": ("diffusers_models", "diffusers"),
@@ -32,6 +32,8 @@ LIBRARIES = {
     "alphafold": ("alphafold_models", "alphafold-colabfold"),
     "keras": ("keras_models", "keras"),
     "keras-hub": ("keras_hub_models", "keras-hub"),
+}
+NEW = {  # it had not met their models before its last change
     "netket": ("netket_models", "netket"),
     "e3x": ("e3x_models", "e3x"),
     "haliax": ("haliax_models", "marin-haliax"),
@@ -45,8 +47,7 @@ LIBRARIES = {
     "memax": ("memax_models", "memax"),
     "clrs": ("clrs_models", "dm-clrs"),
 }
-# Those that no rule of the reader was written with: it had not met their models.
-NEW = frozenset(list(LIBRARIES)[list(LIBRARIES).index("netket") :])
+LIBRARIES = KNOWN | NEW
 Library = Literal[tuple(LIBRARIES)]
 Libraries = Annotated[tuple[Library, ...], tyro.conf.arg(metavar="NAME ...")]
 

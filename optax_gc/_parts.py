@@ -16,6 +16,8 @@ BROADCAST = -1  # the axis of an atom along which a part repeats itself
 SLOT = -2  # of one at a place of which a part is, as a leaf in a stack of leaves
 MASKED = -3  # of one along which a part only varies by a constant it is multiplied with
 
+SEVERAL = 2  # one-hot rows in a row: together they choose several rows, and sum them
+
 
 class UnreadableError(LookupError):
     """A part that cannot be followed through an operation."""
@@ -148,7 +150,8 @@ class Value:
       parts: The parameters in it whose use is not settled yet.
       uses: The settled uses of parameters (a bit each) that it depends on.
       same: Dimensions along which data is known to be constant.
-      one_hot: Whether it is an index compared with all that it could be.
+      one_hot: Whether it is an index compared with all that it could be, or `SEVERAL`
+        of these side by side.
       terms: The uses (a bit each) of pieces of leaves of which it is the plain sum.
       past: Those of them that were added to it in an earlier turn of a loop.
       products: The products that it is a linear function of.
@@ -162,7 +165,7 @@ class Value:
     parts: tuple[Part, ...] = ()
     uses: int = 0
     same: frozenset[int] = frozenset()
-    one_hot: bool = False
+    one_hot: int = False
     terms: int = 0
     past: int = 0
     products: tuple[Product, ...] = ()

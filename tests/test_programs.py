@@ -868,6 +868,13 @@ ONE_SUM = {
         {"w": (12, 6)},
         {"w": (0,)},
     ),
+    "one-hot rows side by side, summed apart": (
+        lambda p, x: (
+            jax.nn.one_hot(x.astype(int), 3).reshape(5, 12, 1) * p["w"]
+        ).reshape(5, 4, 3, 6).sum(2),
+        {"w": (12, 6)},
+        {"w": None},
+    ),
     "one-hot rows of all examples": (
         lambda p, x: jax.nn.one_hot(x.astype(int), 3).reshape(20, 3) @ p["w"],
         {"w": (3, 6)},

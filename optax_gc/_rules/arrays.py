@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from optax_gc._parts import (
+    SEVERAL,
     Part,
     Shape,
     UnreadableError,
@@ -55,9 +56,9 @@ def _reshape(reader: Reader, eqn: Any, values: Values) -> Value:
     if [n for n in old if n != 1] == [n for n in new if n != 1]:
         places = zip(_long(old), _long(new), strict=True)
         same = frozenset(to for d, to in places if d in value.same)
-    if [old[d] for d in _long(old)[-1:]] != [new[d] for d in _long(new)[-1:]]:
-        # Several one-hot rows in one choose several rows of a kernel, and sum them.
-        value = dataclasses.replace(value, one_hot=False)
+    ends = [[dims[d] for d in _long(dims)[-1:]] for dims in (old, new)]
+    if value.one_hot and ends[0] != ends[1]:
+        value = dataclasses.replace(value, one_hot=SEVERAL)
     return value.map(lambda part: reshaped(part, new), same)
 
 

@@ -288,7 +288,7 @@ def _multiplied(reader: Reader, values: Values, name: str) -> Value:
         terms=one.terms,
         past=one.past,
         products=one.products,
-        one_hot=any(value.one_hot for value in values) and not parts,
+        one_hot=0 if parts else max(value.one_hot for value in values),
         weights=not parts and all(v.weights or v.one_hot for v in known),
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from optax_gc._parts import (
     CONSTANT,
+    SEVERAL,
     Dim,
     Part,
     Product,
@@ -302,7 +303,7 @@ def _with_the_data(
         for part in value.parts:
             axes = part.at(contracted[i])
             dims = tuple(_layout(part, i, eqn, contracted, batch))
-            if other.one_hot and axes and not part.met:
+            if other.one_hot not in (0, SEVERAL) and axes and not part.met:
                 row = dataclasses.replace(part, dims=dims, stacked=part.stacked + axes)
                 waiting.append(by_data(reader, row))
             elif any(p.at(contracted[i]) for p in value.parts):
