@@ -316,9 +316,8 @@ class Walk:
             axes, _ = covered(over, self.leaves[use.leaf])
             axes = tuple(a for a in axes if a not in known)
             outputs = {a.axis for a in left if a.size > 1} - {*known, *axes}
-            if axes and {a.axis for a in over} & {
-                *use.axes
-            }:  # one sum over all of them
+            shared = any(atom.axis in use.axes for atom in over)
+            if axes and shared:  # one sum over all of them
                 self._dropped |= 1 << number
                 axes = tuple(sorted({*use.axes, *axes}))
                 stacked = tuple(a for a in use.stacked if a not in axes)
