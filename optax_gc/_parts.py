@@ -16,6 +16,8 @@ BROADCAST = -1  # the axis of an atom along which a part repeats itself
 SLOT = -2  # of one at a place of which a part is, as a leaf in a stack of leaves
 MASKED = -3  # of one along which a part only varies by a constant it is multiplied with
 
+SEVERAL = 2  # one-hot rows in a row: together they choose several rows, and sum them
+
 
 class UnreadableError(LookupError):
     """A part that cannot be followed through an operation."""
@@ -34,8 +36,9 @@ class Atom(NamedTuple):
       entries: How many entries there are; the others are padding, or other leaves.
       at: Which entry of the leaf's axis comes first; None if unknown.
       step: How far apart two neighbours are in the leaf's axis.
-      image: What made it an image of the axis: "map" (a constant), "rows" (a constant
-        in the place of inputs), "either" of these, or "spectrum"; "" if it is none.
+      image: What made it an image of the axis: "map" (a constant), "entries" (a
+        constant that chose single ones), "rows" (a constant in the place of inputs),
+        "either" of map and rows, or "spectrum"; "" if it is none.
       others: The other axes of which it is an image.
     """
 
@@ -144,7 +147,8 @@ class Value(NamedTuple):
       parts: The parameters in it whose use is not settled yet.
       uses: The settled uses of parameters (a bit each) that it depends on.
       same: Dimensions along which data is known to be constant.
-      one_hot: Whether it is an index compared with all its possible values.
+      one_hot: Whether it is an index compared with all its possible values, or
+        `SEVERAL` of these side by side.
       terms: The uses (a bit each) of pieces of leaves of which it is the plain sum.
       past: The uses among them that were added in an earlier turn of a loop.
       products: The products of which it is a linear function.
@@ -158,7 +162,7 @@ class Value(NamedTuple):
     parts: tuple[Part, ...] = ()
     uses: int = 0
     same: frozenset[int] = frozenset()
-    one_hot: bool = False
+    one_hot: int = False
     terms: int = 0
     past: int = 0
     products: tuple[Product, ...] = ()

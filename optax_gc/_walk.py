@@ -315,6 +315,14 @@ class Walk:
             axes, _ = covered(over, self.leaves[use.leaf])
             axes = tuple(a for a in axes if a not in known)
             outputs = {a.axis for a in left if a.size > 1} - {*known, *axes}
+            shared = any(atom.axis in use.axes for atom in over)
+            if axes and shared:  # one sum over all of them
+                self._dropped |= 1 << number
+                axes = tuple(sorted({*use.axes, *axes}))
+                stacked = tuple(a for a in use.stacked if a not in axes)
+                how = {"axes": axes, "stacked": stacked, "by": use.by}
+                self._note(product.part, "contracted", **how)
+                continue
             if chosen or use.how != "contracted" or not axes or not outputs:
                 continue
             # If weights chose among kernels first, these are contracted only now.

@@ -833,6 +833,67 @@ ADAPTED = {
     ),
 }
 
+PLACES = np.array([0, 1, 1, 2, 2])  # of degrees, among their orders
+COUPLED = jnp.asarray(RNG.normal(size=(4, 5)), jnp.float32)
+
+
+def coupled(p, x):
+    """Two inputs, the orders of whose degrees a kernel has in common."""
+    one = x[:, :, None] * COUPLED
+    other = x[:, :2, None] * COUPLED[:2]
+    product = jnp.einsum("tlm,lqm->tqm", one, p["w"][:, :, PLACES])
+    return jnp.einsum("tqm,tqm->t", product, other)
+
+
+def channels(x):
+    return jnp.stack([x, jnp.sin(x), x**2], -1)
+
+
+def hypernetwork(p, x):
+    """A layer of one output, whose kernel another one makes, for a single example."""
+    made = x[0] @ p["w"] + p["b"]
+    return x[0] @ made[:4] + made[4]
+
+
+def triangular(p, x):
+    """A flow by a triangular matrix with a positive diagonal, and its determinant."""
+    matrix, places = jnp.tril(p["w"]), np.arange(4)
+    matrix = matrix.at[places, places].set(jax.nn.softplus(jnp.diag(matrix)))
+    return x @ matrix.T, (x**2).sum(-1) + jnp.log(jnp.diag(matrix)).sum()
+
+
+ONE_SUM = {
+    "one-hot rows side by side": (
+        lambda p, x: jax.nn.one_hot(x.astype(int), 3).reshape(5, 12) @ p["w"],
+        {"w": (12, 6)},
+        {"w": (0,)},
+    ),
+    "one-hot rows side by side, summed apart": (
+        lambda p, x: (
+            jax.nn.one_hot(x.astype(int), 3).reshape(5, 12, 1) * p["w"]
+        ).reshape(5, 4, 3, 6).sum(2),
+        {"w": (12, 6)},
+        {"w": None},
+    ),
+    "one-hot rows of all examples": (
+        lambda p, x: jax.nn.one_hot(x.astype(int), 3).reshape(20, 3) @ p["w"],
+        {"w": (3, 6)},
+        {"w": None},
+    ),
+    "two inputs with an axis in common": (
+        coupled, {"w": (4, 2, 3)}, {"w": (0, 1, 2)},
+    ),
+    "a scale that a constant sums over": (
+        lambda p, x: jnp.einsum("tic,io->toc", channels(x) * p["s"], FROZEN),
+        {"s": (4, 3)},
+        {"s": DOUBT},
+    ),
+    "the bias of a kernel that is made": (
+        hypernetwork, {"w": (4, 5), "b": (5,)}, {"w": (0,), "b": None},
+    ),
+    "a diagonal that is put back": (triangular, {"w": (4, 4)}, {"w": (1,)}),
+}  # fmt: skip
+
 KINDS = {
     "learned inputs": LEARNED_INPUTS,
     "constants": CONSTANTS,
@@ -846,6 +907,7 @@ KINDS = {
     "by hand": BY_HAND,
     "adapted": ADAPTED,
     "again": AGAIN,
+    "one sum": ONE_SUM,
 }
 PROGRAMS = {
     f"{kind}: {name}": program

@@ -94,21 +94,41 @@ def test_the_table_of_kernels_is_what_the_library_gives():
         assert guessed != read
 
 
+def zoo_row(start):
+    """Returns a row of the zoo: models, leaves, and the numbers of each cell."""
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    row = page.split(f"\n| {start} ")[1].split("\n")[0]
+    found = [re.findall(r"\d+", cell.replace(",", "")) for cell in row.split("|")]
+    (models,), (leaves,), *cells = [list(map(int, cell)) for cell in found if cell]
+    return models, leaves, cells
+
+
 def test_the_readme_states_what_the_zoo_found():
-    line = (ROOT / "benchmarks" / "README.md").read_text().split("\n| all ")[1]
-    models, leaves, right, wrong, silent, right_doubt, two_ways = (
-        re.findall(r"\d+", cell.replace(",", ""))
-        for cell in line.split("\n")[0].split("|")[1:-1]
-    )
-    mistaken = int(wrong[0]) + int(silent[0])
+    models, leaves, cells = zoo_row("all known")
+    _, wrong, silent, right_doubt, two_ways = cells
     text = prose(README)
-    assert f"Of {int(*leaves):,} leaves of [{models[0]} published" in text
+    assert f"Of {leaves:,} leaves of [{models} published" in text
+    mistaken = wrong[0] + silent[0]
     assert f"wrong for {mistaken:,}, of which {silent[0]} have no `?`" in text
-    assert (wrong[1], silent[1], right_doubt[1]) == ("0", "0", "0")
+    assert (wrong[1], silent[1], right_doubt[1]) == (0, 0, 0)
     assert two_ways[1] == two_ways[2]
     assert f"It marks the {two_ways[2]} that are used in two ways" in text
-    counted = [int(cell[0]) for cell in (right, wrong, silent, right_doubt, two_ways)]
-    assert sum(counted) + int(two_ways[2]) == int(*leaves)
+    assert sum(cell[0] for cell in cells) + two_ways[2] == leaves
+
+
+def test_the_readme_states_what_the_zoo_found_in_models_new_to_the_reader():
+    models, leaves, cells = zoo_row("all new")
+    _, wrong, silent, right_doubt, two_ways = cells
+    text = prose(README)
+    assert f"In {leaves:,} leaves of {models} more" in text
+    assert (
+        f"is now for {silent[1]}; {wrong[1] + right_doubt[1]} have a needless `?`"
+        in text
+    )
+    assert two_ways[1] == two_ways[2]
+    assert sum(cell[1] for cell in cells) == leaves
+    first = zoo_row("new, at first")[2]
+    assert f"wrong without a `?` for {first[2][1]} at first" in text
 
 
 def anchors(path):

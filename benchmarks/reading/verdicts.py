@@ -6,7 +6,7 @@ import importlib
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -23,6 +23,7 @@ READERS: Mapping[str, Callable[[Model], Any]] = {
     "fan_in": lambda _: fan_in,
     "traced_fan_in": lambda m: traced_fan_in(m.apply, m.params, *m.inputs),
 }
+KINDS = ("known", "new")  # models that the reader had met before, or had not
 VERDICTS = ("right", "wrong ?", "silently wrong", "right ?", "two ways")
 TIMED = {  # in transformers
     "ResNet-50": "FlaxResNetForImageClassification",
@@ -67,10 +68,12 @@ def read_library(
     return counts, faults
 
 
-def row(name: str, models: int, counts: Mapping[str, Counter[str]]) -> Iterable[str]:
+def row(
+    name: str, models: Mapping[str, int], counts: Mapping[str, Counter[str]]
+) -> Iterable[str]:
     """Returns a row of the table: each cell has one number for each reader."""
     yield name
-    yield f"{models}"
+    yield from (f"{models[kind]}" if kind in models else "" for kind in KINDS)
     yield f"{counts['fan_in']['leaves']:,}"
     for column in VERDICTS:
         cell = " → ".join(f"{found[column]:,}" for found in counts.values())
@@ -79,18 +82,22 @@ def row(name: str, models: int, counts: Mapping[str, Counter[str]]) -> Iterable[
 
 
 def read_libraries(
-    libraries: Mapping[str, tuple[str, str]], console: Console
+    libraries: Mapping[str, tuple[str, str]],
+    console: Console,
+    new: Container[str] = (),
 ) -> tuple[Table, list[str]]:
     """Returns the table of the installed libraries, and the faults.
 
     Args:
       libraries: for each, the module that has its models, and its distribution.
       console: where to report those that are left out.
+      new: the libraries whose models the reader had not met; they are added up apart.
     """
-    columns = ("library", "models", "leaves", *VERDICTS)
+    columns = ("library", *KINDS, "leaves", *VERDICTS)
     table = blank_table(None, *columns, lines=box.MARKDOWN)
-    total: dict[str, Counter[str]] = {name: Counter() for name in READERS}
-    models, faults = 0, []
+    totals = {kind: {name: Counter[str]() for name in READERS} for kind in KINDS}
+    models: Counter[str] = Counter()
+    faults = []
     for name, (module, distribution) in libraries.items():
         try:
             library = importlib.import_module(f"benchmarks.reading.models.{module}")
@@ -98,13 +105,15 @@ def read_libraries(
             console.print(f"{name} is left out: no module named {error.name!r}.")
             continue
         counts, wrong = read_library(library.MODELS)
-        title = f"{name} {version(distribution)}"
-        table.add_row(*row(title, len(library.MODELS), counts))
+        title, kind = f"{name} {version(distribution)}", KINDS[name in new]
+        table.add_row(*row(title, {kind: len(library.MODELS)}, counts))
         faults += [f"{name}, {fault}" for fault in wrong]
-        models += len(library.MODELS)
+        models[kind] += len(library.MODELS)
         for reader, found in counts.items():
-            total[reader] += found
-    table.add_row(*row("all", models, total))
+            totals[kind][reader] += found
+    for kind, total in totals.items():
+        if models[kind]:
+            table.add_row(*row(f"all {kind}", {kind: models[kind]}, total))
     return table, faults
 
 

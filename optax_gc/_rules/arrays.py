@@ -1,12 +1,12 @@
 """Rules for operations that move arrays: each axis ends up somewhere else."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from optax_gc._parts import (
+    SEVERAL,
     Part,
     Shape,
     UnreadableError,
@@ -54,6 +54,9 @@ def _reshape(reader: Reader, eqn: Any, values: Values) -> Value:
     if [n for n in old if n != 1] == [n for n in new if n != 1]:
         places = zip(_long(old), _long(new), strict=True)
         same = frozenset(to for d, to in places if d in value.same)
+    ends = [[dims[d] for d in _long(dims)[-1:]] for dims in (old, new)]
+    if value.one_hot and ends[0] != ends[1]:
+        value = value._replace(one_hot=SEVERAL)
     return value.map(lambda part: reshaped(part, new), same)
 
 

@@ -287,7 +287,7 @@ def _multiplied(reader: Reader, values: Values, name: str) -> Value:
         terms=one.terms,
         past=one.past,
         products=one.products,
-        one_hot=any(value.one_hot for value in values) and not parts,
+        one_hot=0 if parts else max(value.one_hot for value in values),
         weights=not parts and all(v.weights or v.one_hot for v in known),
     )  # fmt: skip
 
@@ -380,7 +380,12 @@ def _stays(reader: Reader, here: Part, before: Part, others: Values) -> bool:
         step = data(*others).uses & reader.contractions_of(before.leaf)
         if not (beside_kernels or step):
             return False
-    return (here.kernel and not lacks) or len(_own(here)) > 1
+    if len(_own(here)) > 1:
+        return True
+    if lacks or not here.kernel:
+        return False
+    made = any(other.products for other in others)  # by a kernel, whose bias it is
+    return not made or bool(data(*others).uses & reader.contractions_of(before.leaf))
 
 
 def _is_linear(value: Value) -> bool:

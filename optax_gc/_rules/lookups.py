@@ -108,8 +108,12 @@ def _gather(reader: Reader, eqn: Any, values: Values) -> Value:
         for d, to in zip(kept, numbers.offset_dims, strict=True):
             whole = old[d] == new[to]
             dims[to] = part.dims[d] if whole else some(part.dims[d], new[to])
-        if len(dropped) != 1 or not long or values[1].data:
+        if not long or values[1].data or numbers.operand_batching_dims:
             return part.with_dims(dims, part.at(sorted(dropped)))
+        if len(dropped) != 1:  # single entries, such as a diagonal
+            for d in long:
+                dims[d] = image_of(part.at(sorted(dropped)), new[d], "entries")
+            return part.with_dims(dims)
         # What is indexed by a constant may still be an axis: a permutation, a table.
         (axis,) = dropped
         for d in long:
@@ -147,7 +151,7 @@ def _update(reader: Reader, eqn: Any, values: Values) -> Value:
         found = (settled(reader, value, "joined") for value in (array, update))
         return data(*found, *indices)
     parts = [
-        _strewn(part, shapes[0], strewn, where)
+        _strewn(reader, part, shapes[0], strewn, where)
         if strewn
         else written(reader, part, shapes[0], shapes[1], where, starts)
         for part in update.parts
@@ -166,10 +170,21 @@ def _window(numbers: Any, shapes: list[Shape]) -> tuple[list[int], list[int]]:
     return kept, [d for d in range(len(shapes[1])) if d not in window]
 
 
-def _strewn(part: Part, old: Shape, strewn: list[int], where: list[int]) -> Part:
-    """Returns a part whose entries went to places that a constant table gives."""
+def _strewn(
+    reader: Reader, part: Part, old: Shape, strewn: list[int], where: list[int]
+) -> Part:
+    """Returns a part whose entries went to places that a constant table gives.
+
+    Single entries that were taken out of a matrix, as its diagonal, are so put back.
+    """
     kept = [dim for d, dim in enumerate(part.dims) if d not in strewn]
     dims = [image_of(part.at(strewn), n, "map") for n in old]
+    places = [d for d in range(len(old)) if d not in where]
+    for atom in part.at(strewn):
+        lengths = [reader.leaves[part.leaf][axis] for axis in atom.axes]
+        if atom.image == "entries" and lengths == [old[d] for d in places]:
+            for axis, d in zip(atom.axes, places, strict=True):
+                dims[d] = (Atom(axis, old[d], 0, old[d]),)
     for dim, d in zip(kept, where, strict=True):
         dims[d] = dim
     return part.with_dims(dims)

@@ -6,6 +6,7 @@ from typing import Any
 
 from optax_gc._parts import (
     CONSTANT,
+    SEVERAL,
     Dim,
     Part,
     Product,
@@ -170,7 +171,7 @@ def _as_inputs(
     A row of a table, or data that was scaled or shifted, is an input if the other
     operand is a parameter; a scale or a shift always is. A chosen expert, or a kernel
     scaled by data, is a kernel if the other operand is data. Of two such operands, the
-    one with outputs is the kernel.
+    one with outputs is the kernel. A scale that a constant sums over may be either.
     """
     results = list(values)
     for i, other in ((0, 1), (1, 0)):
@@ -182,6 +183,7 @@ def _as_inputs(
             results[i] = settled(reader, value)
             continue
         used = {*contracted[i], *batch[i]}
+        summed = [] if rival.data else _kernels_by_hand(value, contracted[i])
         given = len(shapes(eqn)[other]) > len(contracted[other]) + len(batch[other])
         kept, uses = [], value.uses
         for part in value.parts:
@@ -192,8 +194,12 @@ def _as_inputs(
             )
             if kernel and not row and (outputs or not rival.parts):
                 kept.append(part)
-            else:
-                uses |= reader.settle(part)
+                continue
+            uses |= reader.settle(part)
+            if part in summed and outputs:
+                uses |= reader.contract(
+                    part, part.at(contracted[i]), (), eqn.primitive.name, CONSTANT, 0
+                )
         results[i] = value._replace(parts=tuple(kept), uses=uses)
     return results
 
@@ -292,7 +298,7 @@ def _with_the_data(
         for part in value.parts:
             axes = part.at(contracted[i])
             dims = tuple(_layout(part, i, eqn, contracted, batch))
-            if other.one_hot and axes and not part.met:
+            if other.one_hot not in (0, SEVERAL) and axes and not part.met:
                 row = part._replace(dims=dims, stacked=part.stacked + axes)
                 waiting.append(by_data(reader, row))
             elif any(p.at(contracted[i]) for p in value.parts):

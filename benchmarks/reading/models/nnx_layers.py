@@ -47,8 +47,9 @@ def recording(model: nnx.Module, layers: Layers, uses: Truth) -> Iterator[None]:
     def noting(method: Callable[..., Any], rule: Rule) -> Callable[..., Any]:
         @functools.wraps(method)
         def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            for name, axes in rule(layer).items():
-                uses["/".join(map(str, (*paths[id(layer)], name)))].add(axes)
+            path = paths.get(id(layer))  # None of one that is made on the way
+            for name, axes in rule(layer).items() if path is not None else ():
+                uses["/".join(map(str, (*path, name)))].add(axes)
             return method(layer, *args, **kwargs)
 
         return call
@@ -63,22 +64,37 @@ def recording(model: nnx.Module, layers: Layers, uses: Truth) -> Iterator[None]:
 def model(
     create: Callable[[], nnx.Module],
     *inputs: Any,
+    also: Mapping[Path, Axes] | None = None,
     unused: tuple[Path, ...] = (),
     layers: Layers = LAYERS,
+    call: Callable[..., Any] = lambda module, *inputs, **named: module(
+        *inputs, **named
+    ),
+    fixed: bool = False,
     **named: Any,
 ) -> Model:
-    """Returns the model that `create` makes, called with inputs (or their shapes)."""
-    graph, params, rest = nnx.split(nnx.eval_shape(create), nnx.Param, ...)
+    """Returns the model that `create` makes, called with inputs (or their shapes).
+
+    Args:
+      call: takes the module and the inputs; by default, it is called.
+      fixed: whether what is no parameter is held fixed, as tables and masks are. It is
+        made for that; otherwise its shapes are among the arguments, as a state is.
+    """
+    module = create() if fixed else nnx.eval_shape(create)
+    graph, params, state = nnx.split(module, nnx.Param, ...)
+
+    def merged(params: Any, rest: Any) -> nnx.Module:
+        return nnx.merge(graph, params, state if fixed else rest)
 
     def apply(params: Any, rest: Any, named: Any, *inputs: Any) -> Any:
-        return nnx.merge(graph, params, rest)(*inputs, **named)
+        return call(merged(params, rest), *inputs, **named)
 
     def recorded(params: Any, rest: Any, named: Any, *inputs: Any) -> Any:
-        model = nnx.merge(graph, params, rest)
+        model = merged(params, rest)
         with recording(model, layers, uses):
-            return model(*inputs, **named)
+            return call(model, *inputs, **named)
 
     uses: Truth = defaultdict(set)
-    arguments = (rest, named, *inputs)
+    arguments = (() if fixed else state, named, *inputs)
     jax.eval_shape(recorded, params, *arguments)
-    return make(params, apply, arguments, uses, unused=unused)
+    return make(params, apply, arguments, uses, also, unused)
