@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from train import data
-from train.data import cues, prepare, read
+from train.data import cues, prepare, read, rendered
 from train.data.drawing import pool, scene
 from train.data.drawing.builder import Rendered
 
@@ -128,14 +128,10 @@ def test_thumbnail_is_the_mean_of_its_pixels():
     np.testing.assert_allclose(features[0, -3:], image[281:, 281:].mean((0, 1)))
 
 
-def test_contact_sheet_command_needs_no_tensorflow(tmp_path):
-    code = (
-        "import sys; from train.data import rendered;"
-        "sys.argv = ['rendered', sys.argv[1], '--rows', '1', '--columns', '2'];"
-        "rendered.main(); assert 'tensorflow' not in sys.modules"
-    )
+def test_contact_sheet_has_the_rows_and_columns_asked_for(tmp_path, monkeypatch):
     path = tmp_path / "sheet.png"
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    monkeypatch.setattr("sys.argv", ["rendered", str(path), "--rows=1", "--columns=2"])
+    rendered.main()
     with Image.open(path) as sheet:
         assert sheet.size == (300, 150)
 
@@ -149,13 +145,11 @@ print("pictures:", len(data.load("rendered", pathlib.Path(sys.argv[1])).train))
 """
 
 
-@pytest.mark.parametrize("way", ["script", "standard input"])
-def test_drawing_needs_nothing_of_the_main_module(tmp_path, way):
-    (tmp_path / "script.py").write_text(FEW)
-    program, text = (tmp_path / "script.py", "") if way == "script" else ("-", FEW)
+def test_drawing_needs_nothing_of_the_main_module(tmp_path):
+    """A program from standard input has no file that a new process could import."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", program, tmp_path / "data"],
-        input=text, capture_output=True, text=True, timeout=100, cwd=tmp_path,
+        [sys.executable, "-W", "error", "-", tmp_path / "data"],
+        input=FEW, capture_output=True, text=True, timeout=100, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(pathlib.Path(data.__file__).parents[2])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -171,6 +165,6 @@ def test_a_process_that_cannot_draw_is_told_in_one_line(tmp_path, monkeypatch):
         list(pool.draw_all("test", range(3)))
 
 
-def test_preparing_and_reading_need_no_tensorflow(splits):
+def test_drawing_preparing_and_reading_need_no_tensorflow(splits):
     assert splits
     assert "tensorflow" not in sys.modules

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from train.record import pictures, statistics
 
@@ -41,7 +41,7 @@ def test_a_seed_that_only_one_arm_has_is_left_out():
 
 def test_the_interval_is_students():
     values = np.array([0.1, -0.2, 0.3, 0.05])
-    half = stats.t.ppf(0.975, 3) * values.std(ddof=1) / 2
+    half = scipy.stats.t.ppf(0.975, 3) * values.std(ddof=1) / 2
     expected = values.mean() - half, values.mean() + half
     np.testing.assert_allclose(statistics.confidence_interval(values), expected)
 

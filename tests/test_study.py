@@ -7,9 +7,9 @@ import shlex
 
 import numpy as np
 import pytest
+import scipy
 import tyro
 from conftest import png, zipped
-from scipy import stats
 
 from train import compare, data
 from train.comparison import plan
@@ -101,7 +101,7 @@ def test_the_deviation_of_pairs_is_pooled_within_rates():
 def test_what_can_be_resolved_is_found_as_often_as_said():
     effect = sweep.resolvable(2.0, 8)
     draws = np.random.default_rng(0).normal(effect, 2.0, (20_000, 8))
-    found = (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
+    found = (scipy.stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
     assert found == pytest.approx(0.8, abs=0.01)
 
 
