@@ -145,6 +145,11 @@ def assert_one_line(
         assert part in done.stderr, done.stderr
 
 
+def prose(path: pathlib.Path) -> str:
+    """Returns the text of a page with single spaces and no emphasis."""
+    return " ".join(path.read_text().replace("*", "").split())
+
+
 def lines(folder: pathlib.Path, name: str) -> list[dict[str, Any]]:
     """Returns what is in the lines of a file of a run's record."""
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]

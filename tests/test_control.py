@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from conftest import prose
 
 from train.record import statistics
 from train.study import calm, control, floor, picture, sweep_picture, theme
@@ -104,7 +105,7 @@ def test_pictures_are_the_same_when_drawn_again(tmp_path):
 
 
 def test_the_finding_states_the_control_and_whether_it_came_as_predicted():
-    finding = " ".join((ROOT / "FINDING.md").read_text().replace("*", "").split())
+    finding = prose(ROOT / "FINDING.md")
     made = control.controls(ROOT)
     for one, p in zip(made, control.corrected_p(made), strict=True):
         assert stated(one.difference) in finding
@@ -117,7 +118,7 @@ def test_the_finding_states_the_control_and_whether_it_came_as_predicted():
 
 def test_the_docs_state_what_the_control_settles():
     made = {one.control.name: one.difference for one in control.controls(ROOT)}
-    docs = " ".join((ROOT.parent / "docs/evidence.md").read_text().split())
+    docs = prose(ROOT.parent / "docs/evidence.md")
     page = (ROOT / "README.md").read_text()
     for name, steps in (("C1", "0.937 [0.914, 0.960]"), ("C2", "0.954 [0.930, 0.979]")):
         assert stated(made[name]) in docs
@@ -132,7 +133,7 @@ def decoders():
 
 
 def test_the_finding_states_how_far_repeats_lie_apart():
-    finding = " ".join((ROOT / "FINDING.md").read_text().split())
+    finding = prose(ROOT / "FINDING.md")
     tasks = [control.named(name) for name in ("fashion", "shakespeare", "horses-sgd")]
     losses = [floor.repeats(ROOT, task) for task in tasks]
     for one in losses:

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import prose
 
 from train import compare, fashion, horses, image, shakespeare
 from train.command import options
@@ -84,7 +85,7 @@ def test_the_sheet_of_drawings_is_the_one_that_its_command_makes(tmp_path):
 
 
 def test_the_image_is_fitted_as_well_as_the_page_says(tmp_path):
-    text = " ".join((ROOT / "docs" / "experiment.md").read_text().split())
+    text = prose(ROOT / "docs" / "experiment.md")
     stated = re.search(r"At seed 0 that is ([\d.]+) dB", text)[1]
     command = next(command for command in RUN if "train.image" in command)
     args = shlex.split(command.replace("runs/image-gc", str(tmp_path / "run")))

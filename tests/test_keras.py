@@ -11,6 +11,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from conftest import prose
 
 from optax_gc import describe
 
@@ -63,7 +64,7 @@ def test_the_page_shows_what_the_loop_prints(report):
 
 
 def test_the_page_says_which_kernels_a_guess_reads_wrong():
-    page = " ".join((DOCS / "keras.md").read_text().split())
+    page = prose(DOCS / "keras.md")
     table = (DOCS / "keras.md").read_text().split("```text\n")[1].split("\n\n")[0]
     lines = [re.split(r"  +", line) for line in table.splitlines()[2:]]
     shapes = [ast.literal_eval(shape) for _, shape, *_ in lines]

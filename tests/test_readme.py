@@ -7,6 +7,7 @@ import re
 
 import jax
 import pytest
+from conftest import prose
 
 from optax_gc import describe, traced_fan_in
 
@@ -100,7 +101,7 @@ def test_the_readme_states_what_the_zoo_found():
         for cell in line.split("\n")[0].split("|")[1:-1]
     )
     mistaken = int(wrong[0]) + int(silent[0])
-    text = " ".join(README.read_text().split())
+    text = prose(README)
     assert f"Of {int(*leaves):,} leaves of [{models[0]} published" in text
     assert f"wrong for {mistaken:,}, of which {silent[0]} have no `?`" in text
     assert (wrong[1], silent[1], right_doubt[1]) == ("0", "0", "0")

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 import scipy
+from conftest import prose
 
 from train.record import pictures, statistics
 
@@ -148,11 +149,6 @@ def stated(values, scale, digits, unit=""):
     numbers = (values.mean(), *statistics.confidence_interval(values))
     mean, low, high = (f"{scale * number:+.{digits}f}" for number in numbers)
     return f"{mean}{unit} [{low}, {high}]"
-
-
-def prose(path):
-    """The text of a file with single spaces and no emphasis."""
-    return " ".join(path.read_text().replace("*", "").split())
 
 
 def test_finding_and_page_state_the_differences_that_the_records_hold():

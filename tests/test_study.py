@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy
 import tyro
-from conftest import png, zipped
+from conftest import png, prose, zipped
 
 from train import compare, data
 from train.comparison import plan
@@ -253,11 +253,6 @@ def test_the_committed_choice_is_that_of_the_sweep():
         if task.name in chosen:
             losses = sweep.read_sweep(ROOT, task)
             assert chosen[task.name] == choose.choice(losses, task)
-
-
-def prose(path):
-    """The text of a file with single spaces and no emphasis."""
-    return " ".join(path.read_text().replace("*", "").split())
 
 
 def differences_of(task, arm):
