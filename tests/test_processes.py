@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from conftest import lines
 
+from train import data
 from train.engine import checkpoint
+from train.record import pictures
+from train.tasks import fashion, resnet
 
 EPOCHS = 5
 SMALL_HORSES = pathlib.Path(__file__).parent / "small_horses.py"
@@ -124,17 +127,24 @@ def test_processes_train_as_one_does_and_only_the_first_writes(
     assert len([*(tmp_path / "run" / "tensorboard").iterdir()]) == 1
 
 
-def test_batch_statistics_are_those_of_all_processes(tmp_path):
-    trees = []
-    for count in (1, 2):
-        workdir = tmp_path / str(count) / "run"
-        finish(start_command(["-c", FASHION], workdir, count))
-        trees += [
-            [
-                checkpoint.load_params(workdir / name)
-                for name in ("params", "model_state")
-            ]
-        ]
+def test_batch_statistics_are_those_of_all_processes(tmp_path, monkeypatch):
+    folders = [tmp_path / name / "run" for name in ("one", "two")]
+    for room, name in (
+        (data, "load"), (fashion, "VALIDATION"), (resnet, "FEATURES"),
+        (pictures, "plot_run"),
+    ):  # fmt: skip
+        monkeypatch.setattr(room, name, getattr(room, name))  # is restored
+    monkeypatch.setattr("sys.argv", ["-c", f"--workdir={folders[0]}"])
+    with (
+        jax.numpy_dtype_promotion("standard"),  # Optax's schedules promote
+        pytest.raises(SystemExit, match=r"^0$"),
+    ):
+        exec(FASHION, {})
+    finish(start_command(["-c", FASHION], folders[1], 2))
+    trees = [
+        [checkpoint.load_params(folder / name) for name in ("params", "model_state")]
+        for folder in folders
+    ]
     for one, two in zip(*map(jax.tree.leaves, trees), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5)
 

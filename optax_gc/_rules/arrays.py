@@ -1,5 +1,6 @@
 """Rules for operations that move arrays: each axis ends up somewhere else."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
