@@ -100,7 +100,7 @@ print(f"{len(training):,} bytes to train on, {len(held_out):,} to evaluate on.")
 # %% [markdown]
 # `traced_fan_in` traces the loss and finds for each parameter along which of its axes it is
 # contracted with data: its fan-in. `describe` shows what was found and, with gradients, the
-# share of each one's squared norm that GC removes, beside what it would remove of noise.
+# share of each one's squared norm that GC removes, next to the share it would remove from noise.
 
 # %%
 variables = task.init(jax.random.key(0))
@@ -270,12 +270,12 @@ for name, gc in (
 
 # %% [markdown]
 # GC with the right axes trains, but here it is no faster than none at all: it holds the
-# mean of the weights at its start, and the classifier that is looked for has another one.
+# mean of the weights at its start, and the right classifier has a different mean.
 # GC is a constraint, and whether that helps is a question for an experiment.
 #
 # ## With and without GC
 #
-# The transformer above, trained by AdamW with warm-up and a cosine to 1e-3, for 244 steps. Within a seed both arms have the same initial parameters and order of the data.
+# The transformer above, trained by AdamW with warm-up and a cosine to 1e-3, for 244 steps. Both arms of a seed start from the same parameters and see the data in the same order.
 
 
 # %%
@@ -343,8 +343,8 @@ Image(ROOT / "results" / "study.png", width=460)
 # %% [markdown]
 # ## Where training is the limit
 #
-# The networks so far normalize, or have few data. Others do neither, and what counts is how low their
-# training loss comes: networks that learn one image, for example, from a pixel's place to its color. Here
+# The networks so far normalize, or are short of data. Others do neither, and what counts is how low their
+# training loss gets: a network that learns a single image, for example, from coordinates to colors. Here
 # is such a network, with ReLU and without normalization. It learns half of the pixels of a
 # photograph by Adam in 1,000 steps, without GC, with GC on the gradient, and with GC on Adam's update, each
 # at the rate that the second study found best for it.
@@ -432,7 +432,7 @@ else:
 # ## In your own optimizer
 #
 # Put GC before the optimizer. Trace your own loss, look at
-# `describe(params, axes)`, and override by pattern what you mean otherwise.
+# `describe(params, axes)`, and override by pattern whatever should be read differently.
 
 # %%
 tx = optax.chain(

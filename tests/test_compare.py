@@ -208,7 +208,7 @@ RATES = ("0.01", "0.02")  # those that do not diverge
 
 def test_a_stopped_comparison_saves_the_runs_in_hand(stopped):
     out, _, _, error = stopped
-    assert error == "error: stopped by SIGTERM. Go on by repeating the command.\n"
+    assert error == "error: stopped by SIGTERM. Repeat the command to continue.\n"
     for rate in RATES:
         folder = out / f"gradient-lr{rate}-seed0"
         lines = (folder / "metrics.jsonl").read_text().count("\n")
@@ -221,7 +221,7 @@ def test_rates_run_two_at_a_time_and_one_that_diverges_is_over(
 ):
     out, args, output, _ = stopped
     assert output.startswith("0 of 3 runs are finished.")
-    assert "gradient-lr1e+25-seed0 has diverged: the loss is" in output
+    assert "gradient-lr1e+25-seed0 diverged: the loss is" in output
     monkeypatch.setattr(task, "CNN", small_horses.small())
     monkeypatch.setattr(pictures, "plot_all", lambda runs, folder: None)
     assert compare.main(args) == 0

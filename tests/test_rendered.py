@@ -16,8 +16,8 @@ from train.data import cues, prepare, read, rendered
 from train.data.drawing import pool, scene
 from train.data.drawing.builder import Rendered
 
-STRIDE = {"train": 4, "test": 2}  # of the pictures, every fourth and every other one
-DRAWN = {"train": (125, 132), "test": (64, 64)}  # horses and humans
+STRIDE = {"train": 3, "test": 2}  # of the pictures, every third and every other one
+DRAWN = {"train": (167, 176), "test": (64, 64)}  # horses and humans
 
 
 @pytest.fixture(scope="module")
