@@ -20,6 +20,7 @@ SEAL = "SHA256"  # a file in each Orbax folder that shows whether the others are
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
+ORBAX_BYTES = 2**16  # room for what Orbax adds to the arrays: some 20 kB
 KEPT = 2  # checkpoints per run; the older one is used if the newer is damaged
 
 
@@ -203,11 +204,11 @@ def check_seal(folder: pathlib.Path) -> None:
 
 
 def check_room(folder: pathlib.Path, state: State) -> None:
-    """Raises an `OSError` unless a file as large as the state can be written.
+    """Raises an `OSError` unless a file as large as a checkpoint can be written.
 
     Orbax would notice, too, but its threads would then complain for pages.
     """
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    size = ORBAX_BYTES + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(bytes(size))
 
