@@ -162,7 +162,7 @@ class Value(NamedTuple):
     parts: tuple[Part, ...] = ()
     uses: int = 0
     same: frozenset[int] = frozenset()
-    one_hot: int = False
+    one_hot: int = 0
     terms: int = 0
     past: int = 0
     products: tuple[Product, ...] = ()

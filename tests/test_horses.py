@@ -179,7 +179,7 @@ def test_a_value_out_of_range_is_one_line_and_status_2(args, message, capsys):
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
-def test_help_does_without_importing_jax():
+def test_help_shows_every_option_without_importing_jax():
     code = (
         "import sys; from train import horses\n"
         "try: horses.main(['--help'])\n"
@@ -187,6 +187,11 @@ def test_help_does_without_importing_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split()[-1] == "False"
+    for option in (
+        "--gc, --no-gc", "--dataset", "--data-dir", "--epochs", "--batch-size",
+        "--learning-rate", "--seed", "--augment", "--evaluate", "--workdir",
+    ):  # fmt: skip
+        assert option in done.stdout
 
 
 @pytest.mark.usefixtures("no_network")

@@ -145,11 +145,14 @@ print("pictures:", len(data.load("rendered", pathlib.Path(sys.argv[1])).train))
 """
 
 
-def test_drawing_needs_nothing_of_the_main_module(tmp_path):
+@pytest.mark.parametrize("way", ["script", "standard input"])
+def test_drawing_needs_nothing_of_the_main_module(tmp_path, way):
     """A program from standard input has no file that a new process could import."""
+    (tmp_path / "script.py").write_text(FEW)
+    program, text = (tmp_path / "script.py", "") if way == "script" else ("-", FEW)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-", tmp_path / "data"],
-        input=FEW, capture_output=True, text=True, timeout=100, cwd=tmp_path,
+        [sys.executable, "-W", "error", program, tmp_path / "data"],
+        input=text, capture_output=True, text=True, timeout=100, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(pathlib.Path(data.__file__).parents[2])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

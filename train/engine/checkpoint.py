@@ -20,7 +20,7 @@ SEAL = "SHA256"  # a file in each Orbax folder that shows whether the others are
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
-ORBAX_BYTES = 2**16  # room for what Orbax adds to the arrays: some 20 kB
+ORBAX_BYTES = 2**16  # room for what Orbax adds: some 24 kB for 100 leaves
 KEPT = 2  # checkpoints per run; the older one is used if the newer is damaged
 
 

@@ -77,8 +77,8 @@ def uniform(bound: float) -> Callable[..., Array]:
 def patches(x: Array) -> Array:
     """Returns the 3 x 3 patches of images at every other place, `(B, H/2, W/2, 9 C)`.
 
-    Their product with a matrix is a convolution. XLA computes it seven times as fast on
-    CPUs as a convolution inside the loop over the steps, of which it makes one program.
+    Their product with a matrix is a convolution. Inside the loop over the steps, XLA
+    computes it about six times as fast on CPUs as `nn.Conv`.
     """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

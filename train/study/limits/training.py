@@ -72,7 +72,8 @@ def compiled(
     """Returns the function that trains `SIDE_BY_SIDE` runs, split over the devices.
 
     Those of a device are trained one after another: on CPUs `vmap` over them, with the
-    same figures but for rounding, takes 1.1 times as long, of convolutions 1.5 to 1.8.
+    same figures but for rounding, takes up to 1.2 times as long, and for the
+    convolutional networks 1.5 to 1.8 times.
     """
     one = functools.partial(run, problem, optimizer, arm, steps, stop)
     count = max(n for n in divisors(SIDE_BY_SIDE) if n <= jax.device_count())
