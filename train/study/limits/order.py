@@ -9,6 +9,7 @@ from train.study.limits.search import Entry, best_rate, fresh
 from train.study.limits.store import Store
 
 BUDGETS = (1, 4)  # times a problem's steps
+PRIMARY = ("none", "gradient")  # the arms of the primary comparisons
 FASTER = 4.0  # times Adam's rate, where the search for Muon's begins
 
 
@@ -44,10 +45,14 @@ def arms_of(plan: Plan, problem: Problem, optimizer: str) -> Iterator[str]:
 
 
 def entries(plan: Plan) -> Iterator[Entry]:
-    """Yields all arms: the smaller budget of all pairs first, of each Muon's last."""
+    """Yields all arms: the smaller budget of all pairs first.
 
-    def place(entry: Entry) -> tuple[int, bool]:
-        return entry.steps // entry.problem.steps, entry.arm.startswith("muon")
+    Of each budget the arms of the primary comparisons first, Muon's last.
+    """
+
+    def place(entry: Entry) -> tuple[int, bool, bool]:
+        budget = entry.steps // entry.problem.steps
+        return budget, entry.arm.startswith("muon"), entry.arm not in PRIMARY
 
     found = [
         Entry(problem, optimizer, arm, budget * problem.steps)
