@@ -217,6 +217,9 @@ def repeated(size: int) -> Dim:
 
 def merged(parts: Iterable[Part]) -> tuple[Part, ...]:
     """Returns each part once, without statistics of leaves that are present, too."""
+    parts = tuple(parts)
+    if len(parts) < 2:
+        return parts
     parts = tuple(dict.fromkeys(parts))
     whole = {part.leaf for part in parts if not part.statistic}
     return tuple(p for p in parts if not p.statistic or p.leaf not in whole)

@@ -6,9 +6,11 @@ put into words.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -86,7 +88,8 @@ def traced_fan_in(
     leaves = {
         name: _shape_of(leaf) for name, (_, leaf) in zip(names, keyed, strict=True)
     }
-    readings = dict(zip(leaves, _readings(jaxpr, params), strict=True))
+    with _without_collector():
+        readings = dict(zip(leaves, _readings(jaxpr, params), strict=True))
 
     def policy(tree: PyTree) -> PyTree:
         def choose(path: Any, leaf: Any) -> Choice:
@@ -171,6 +174,21 @@ def _traced(f: Callable[..., Any], params: PyTree, args: Any, kwargs: Any) -> An
             f"it takes it, got {jax.tree.structure(params)}; the other arguments as in "
             f"training, got shapes {shapes or 'none'}."
         ) from error
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keeps Python from looking for cycles among the many small objects of a walk.
+
+    In a program of some thousand equations that would take as long as half of it.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:

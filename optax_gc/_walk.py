@@ -533,10 +533,11 @@ class Walk:
         need(jaxpr.outvars, live)
         for eqn in reversed(jaxpr.eqns):
             name = eqn.primitive.name
-            levels = [needed.get(var, 0) for var in eqn.outvars]
             if _writes(eqn):  # what is written may be read wherever it is kept
-                levels = [NEEDED for _ in levels]
-            level = NEEDED if _writes(eqn) else max(levels, default=0)
+                levels, level = [NEEDED for _ in eqn.outvars], NEEDED
+            else:
+                levels = [needed.get(var, 0) for var in eqn.outvars]
+                level = max(levels, default=0)
             program = _program(eqn) if level and name not in RULES else None
             if program is not None:
                 inner = getattr(program, "jaxpr", program)

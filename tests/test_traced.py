@@ -1,5 +1,6 @@
 """The fan-in that is read from the traced model."""
 
+import gc
 import warnings
 
 import jax
@@ -907,3 +908,19 @@ def test_where_the_guess_is_right_both_agree():
         warnings.simplefilter("error")
         guessed, traced = describe(params, fan_in), describe(params, axes)
     assert [r.axes for r in guessed.rows] == [r.axes for r in traced.rows]
+
+
+@pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
+def test_reading_leaves_the_garbage_collector_as_it_was(on):
+    seen = []
+
+    def apply(params, x):
+        seen.append(gc.isenabled())  # it is the caller's while the model is traced
+        return x @ params
+
+    (gc.enable if on else gc.disable)()
+    try:
+        traced_fan_in(apply, jnp.ones((3, 2)), jnp.ones((1, 3)))
+        assert [*seen, gc.isenabled()] == [on, on]
+    finally:
+        gc.enable()
