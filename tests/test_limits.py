@@ -243,7 +243,7 @@ def test_what_is_followed_is_the_run_that_the_command_makes(
         data_dir=small_data_dir, optimizer="sgd", learning_rate=0.01, gc=True,
         **small_known.options,
     )  # fmt: skip
-    task = command.load(options)
+    task = command.task(options, command.load_data(options))
     silent = Reporter(None, rich.console.Console(quiet=True))
     expected = fit.fit(options, task, silent, Stop())
     run, start = begin(options, task)

@@ -53,7 +53,7 @@ def prepare_jax() -> None:
     cache = expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", cache / "optax_gc" / "jax")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(expanded(folder))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         cores = os.cpu_count() or 1
         os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(cores, MAX_CPU_DEVICES)))

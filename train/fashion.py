@@ -53,19 +53,14 @@ class Config(Training, config.Config):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
-    return once.train_once(MODULE, Config, load, args)
-
-
-def load(options: Config) -> "Task":
-    """Returns a run's task, with its images in memory."""
-    return task(options, load_data(options))
+    return once.train_once(MODULE, Config, load_data, task, args)
 
 
 def load_data(options: Training) -> "Dataset":
     """Returns the published images."""
     from train import data
 
-    return data.load("fashion_mnist", options.data_dir)
+    return data.load("fashion_mnist", options.data_dir, meanwhile=once.import_training)
 
 
 def task(options: Config, dataset: "Dataset") -> "Task":

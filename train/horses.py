@@ -3,7 +3,6 @@
 python -m train.horses --gc
 """
 
-import concurrent.futures
 import dataclasses
 import pathlib
 from collections.abc import Sequence
@@ -68,25 +67,16 @@ class Config(Training, config.Config):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
-    return once.train_once(MODULE, Config, load, args)
-
-
-def load(options: Config) -> "Task":
-    """Returns a run's task, with its images in memory."""
-    return task(options, load_data(options))
+    return once.train_once(MODULE, Config, load_data, task, args)
 
 
 def load_data(options: Training) -> "Dataset":
-    """Returns the images, which are read while the training code is imported."""
+    """Returns the images."""
     from train import data
 
-    builder, reason = data.prepared(options.dataset, options.data_dir)
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(data.read_all, builder, reason, ENLARGE)
-        import train.engine.fit
-        import train.tasks.horses  # noqa: F401
-
-        return reading.result()
+    return data.load(
+        options.dataset, options.data_dir, ENLARGE, meanwhile=once.import_training
+    )
 
 
 def task(options: Config, dataset: "Dataset") -> "Task":

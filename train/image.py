@@ -88,12 +88,7 @@ class Config(Training, config.Config):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 (failure) or 2 (usage)."""
-    return once.train_once(MODULE, Config, load, args)
-
-
-def load(options: Config) -> "Task":
-    """Returns a run's task, with its image in memory."""
-    return task(options, load_data(options))
+    return once.train_once(MODULE, Config, load_data, task, args)
 
 
 def load_data(options: Training) -> "Picture":

@@ -41,10 +41,10 @@ def one_by_one(
       listener: hears of their progress.
       stop: the user's requests to stop.
     """
+    data = TASKS[task].load_data(options)
     from train.engine import processes
 
     processes.find_devices()
-    data = TASKS[task].load_data(options)
     for run in runs:
         train(task, options, data, run, listener, stop)
 
@@ -154,10 +154,10 @@ def work(task: str, options: Any, waiting: Any, news: Any, cores: set[int]) -> N
         compiled.mended(),
     ):
         try:
+            data = TASKS[task].load_data(options)
             from train.engine import processes
 
             processes.find_devices()
-            data = TASKS[task].load_data(options)
             while run := waiting.get():
                 train(task, options, data, run, Relay(news), stop)
         except Interrupted:

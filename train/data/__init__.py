@@ -1,8 +1,7 @@
 """Data sets from TFDS without TensorFlow, a data set that we draw, and an image."""
 
-from train.data.catalog import load, load_text, prepared
+from train.data.catalog import load, load_text
 from train.data.picture import load_picture
-from train.data.read import read_all
 from train.data.sets import DataError, Dataset, Picture, Split, Text
 
 __all__ = [
@@ -14,6 +13,4 @@ __all__ = [
     "load",
     "load_picture",
     "load_text",
-    "prepared",
-    "read_all",
 ]

@@ -1,10 +1,12 @@
 """Finds the data set that a name stands for, and loads its arrays."""
 
+import concurrent.futures
 import contextlib
 import difflib
 import io
 import os
 import pathlib
+from collections.abc import Callable
 
 import absl.logging
 import numpy as np
@@ -21,7 +23,11 @@ TEXT = {"text": tfds.features.Text}
 
 
 def load(
-    name: str, data_dir: pathlib.Path, enlarge: tuple[int, int] | None = None
+    name: str,
+    data_dir: pathlib.Path,
+    enlarge: tuple[int, int] | None = None,
+    *,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Dataset:
     """Returns the data set `name`, which is downloaded or drawn first if necessary.
 
@@ -32,12 +38,17 @@ def load(
       data_dir: the folder of TensorFlow Datasets.
       enlarge: images whose shorter side has fewer pixels than the first number are
         enlarged until it has the second.
+      meanwhile: called while the images are decoded, which leaves time for it.
 
     Raises:
       UsageError: if there is no such data set, or it has no labelled images.
       DataError: if the images can be neither read nor prepared.
     """
-    return read.read_all(*prepared(name, data_dir), enlarge)
+    builder, reason = prepared(name, data_dir)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read.read_all, builder, reason, enlarge)
+        meanwhile()
+        return reading.result()
 
 
 def load_text(name: str, data_dir: pathlib.Path) -> Text:

@@ -41,6 +41,7 @@ def sum_over_turns(
       per_turn: examples per turn.
     """
 
+    @functools.partial(jax.jit, inline=True)  # traced once, for shapes and for the loop
     def take_turn(i: Array) -> Any:
         rows = i * per_turn + jnp.arange(per_turn)
         inside = rows < count

@@ -90,7 +90,7 @@ def followed(
         data_dir=data_dir, optimizer=known.optimizer, learning_rate=known.rate,
         gc=arm == "gradient", **known.options,
     )  # fmt: skip
-    task = known.command.load(options)
+    task = known.command.task(options, known.command.load_data(options))
     run, start = begin(options, task)
     ends = {round(share * run.steps * options.epochs): share for share in known.shares}
     loss = functools.partial(train_loss, task)
