@@ -36,9 +36,10 @@ class Atom(NamedTuple):
       entries: How many entries there are; the others are padding, or other leaves.
       at: Which entry of the leaf's axis comes first; None if unknown.
       step: How far apart two neighbours are in the leaf's axis.
-      image: What made it an image of the axis: "map" (a constant), "entries" (a
-        constant that chose single ones), "rows" (a constant in the place of inputs),
-        "either" of map and rows, or "spectrum"; "" if it is none.
+      image: What made it an image of the axis: "map" (a constant), "table" (a constant
+        that chose rows), "entries" (one that chose single entries), "rows" (a constant
+        in the place of inputs), "either" of map and rows, or "spectrum"; "" if it is
+        none.
       others: The other axes of which it is an image.
     """
 
@@ -55,6 +56,11 @@ class Atom(NamedTuple):
     def repeats(self) -> bool:
         """Whether the leaf's entries are the same along the whole extent."""
         return self.axis in (BROADCAST, MASKED)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether each entry is a sum over the axis, rather than one of its entries."""
+        return self.image not in ("", "entries", "table")
 
     @property
     def axes(self) -> Shape:

@@ -308,22 +308,26 @@ class Walk:
             if summed:
                 self._summed[number] = self._summed.get(number, ()) + summed
 
-    def mix(self, product: Product, over: Dim, left: Dim, chosen: bool) -> None:
+    def mix(self, product: Product, over: Dim, left: Dim | None, chosen: bool) -> None:
         for number in _bits(product.uses):
             use = self.uses[number]
             known = {*use.axes, *use.partly, *use.stacked}
             axes, _ = covered(over, self.leaves[use.leaf])
             axes = tuple(a for a in axes if a not in known)
-            outputs = {a.axis for a in left if a.size > 1} - {*known, *axes}
-            shared = any(atom.axis in use.axes for atom in over)
+            made = left is None or {a.axis for a in left if a.size > 1} - {
+                *known,
+                *axes,
+            }
+            batch = use.stacked if any(atom.image for atom in over) else ()
+            shared = {a.axis for a in over if a.axis in (*use.axes, *batch)}
             if axes and shared:  # one sum over all of them
                 self._dropped |= 1 << number
-                axes = tuple(sorted({*use.axes, *axes}))
+                axes = tuple(sorted({*use.axes, *axes, *shared}))
                 stacked = tuple(a for a in use.stacked if a not in axes)
                 how = {"axes": axes, "stacked": stacked, "by": use.by}
                 self._note(product.part, "contracted", **how)
                 continue
-            if chosen or use.how != "contracted" or not axes or not outputs:
+            if chosen or use.how != "contracted" or not axes or not made:
                 continue
             # If weights chose among kernels first, these are contracted only now.
             stacked = tuple(
@@ -348,10 +352,10 @@ class Walk:
         return self.uses[a].leaf == self.uses[b].leaf and not (follows or ensemble)
 
     def settle(self, part: Part, how: str = "") -> int:
-        if part.unread:
+        if part.unread and not part.statistic:
             return self._note(part, "opaque", by=part.unread)
         if part.statistic:
-            left = [a for dim in part.dims for a in dim if a.axis >= 0]
+            left = [] if part.scale else part.at(range(len(part.dims)))  # of the data
             return self._note(part, "statistic", partly=tuple(a.axis for a in left))
         row = part.adapter and any(atom.entries == 1 for atom in part.stacked)
         row = row and part.met == "multiplied"
@@ -386,7 +390,7 @@ class Walk:
     ) -> int:
         if part.statistic or part.unread:
             return self.settle(part)
-        images = tuple(atom for atom in batch if atom.image)
+        images = tuple(atom for atom in batch if atom.mixes)
         bits = 0
         readings = list(_over(part, contracted, batch, bool(by.products)))
         for atoms in readings:

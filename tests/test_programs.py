@@ -52,6 +52,10 @@ def normalized(x):
     return x * lax.rsqrt((x**2).mean(-1, keepdims=True) + 1e-6)
 
 
+def unit(w):
+    return w / jnp.linalg.norm(w, axis=0)
+
+
 def attend(query, keys):
     return jax.nn.softmax(query @ keys.T) @ keys
 
@@ -186,6 +190,13 @@ CONSTANTS = {
         ),
         {"e": (3, 1)},
         {"e": None},
+    ),
+    "a table of relative positions, contracted with queries": (
+        lambda p, x: jnp.einsum(
+            "td,tsd->ts", x @ p["q"], p["e"][np.arange(5)[:, None] - np.arange(5) + 4]
+        ),
+        {"q": (4, 6), "e": (9, 6)},
+        {"q": (0,), "e": (1,)},
     ),
     "positions that are constant, and queries": (
         lambda p, x: (x @ p["q"]) @ (BATCH @ p["w"]).T,
@@ -669,6 +680,11 @@ OPAQUE = {
         {"e": (4, 4), "w": (4, 6)},
         {"e": None, "w": DOUBT},
     ),
+    "read, and its determinant": (
+        lambda p, x: (x @ p["w"], x.sum() + jnp.linalg.slogdet(p["w"])[1]),
+        {"w": (4, 4)},
+        {"w": (0,)},
+    ),
     "read once, unread once": (
         lambda p, x: (x @ p["w"]) + x @ unread(p["w"]),
         {"w": (4, 6)},
@@ -691,6 +707,16 @@ BY_HAND = {
         lambda p, x: (x[..., None] * p["w"] + jnp.sin(x)[..., None] * p["v"]).sum(1),
         {"w": (4, 6), "v": (4, 6)},
         {"w": (0,), "v": (0,)},
+    ),
+    "distances from centers": (
+        lambda p, x: jnp.exp(-((x[:, None] - p["c"]) ** 2).sum(-1)) @ p["w"],
+        {"c": (3, 4), "w": (3, 6)},
+        {"c": None, "w": (0,)},
+    ),
+    "distances from centers, in their own units": (
+        lambda p, x: -(((x[:, None] - p["c"]) * p["s"]) ** 2).sum(-1),
+        {"c": (3, 4), "s": (3, 4)},
+        {"c": None, "s": None},
     ),
     "a scale and its loss": (
         lambda p, x: (x * p["s"]).sum(),
@@ -825,6 +851,14 @@ ADAPTED = {
         lambda p, x: attend(p["q"] @ p["w"] + SIX[:3], x @ p["k"]),
         {"q": (3, 4), "w": (4, 6), "k": (4, 6)},
         {"q": DOUBT, "w": DOUBT, "k": (0,)},
+    ),
+    "with a magnitude for each output": (
+        lambda p, x: (
+            x @ (p["m"] * unit(FROZEN + p["a"] @ p["c"])),
+            x @ (p["m"] * unit(p["w"] + p["a"] @ p["c"])),
+        ),
+        {"w": (4, 6), "m": (6,), **LOW_RANK},
+        {"w": (0,), "m": None, "a": (0,), "c": (0,)},
     ),
     "beside a stopped leaf": (
         lambda p, x: x @ (lax.stop_gradient(p["w"]) + p["a"] @ p["c"]),

@@ -618,6 +618,11 @@ TWO_WAYS = {
         (8, 3),
         ["a part of (0,)"],
     ),
+    "what makes a convolution's kernel, of one output": (
+        lambda p, x: convolved(x, p["w"] @ x[:, 0]),
+        (3, 4, 1, 5),
+        ["contracted over (3,)", "contracted over (0, 1)"],
+    ),
     "symmetrized": (
         lambda p, x: x @ (p["w"] + p["w"].T),
         (4, 4),

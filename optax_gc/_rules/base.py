@@ -53,10 +53,11 @@ class Reader(Protocol):
         Whole axes, as of experts, only if the sum is a contraction `by_hand` as well.
         """
 
-    def mix(self, product: Product, over: Dim, left: Dim, chosen: bool) -> None:
+    def mix(self, product: Product, over: Dim, left: Dim | None, chosen: bool) -> None:
         """Notes that what a kernel made was then contracted with other data.
 
-        It was `over` some of the kernel's outputs, and some are `left`.
+        It was `over` some of the kernel's outputs, and some are `left`; None if it was
+        the kernel of a convolution, which it is without outputs, too.
         """
 
     def contractions_of(self, leaf: int) -> int:

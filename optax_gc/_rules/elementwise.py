@@ -94,8 +94,10 @@ def _among_parameters(reader: Reader, name: str, values: Values) -> Value:
     constant = any(value.full for value in values)
     full = constant and not parts
     if name == "mul":
-        pairs = zip(values, reversed(values), strict=True)
-        parts = [_crossed(part, other) for v, other in pairs for part in v.parts]
+        one, two = map(_varies, values)
+        if one - two and two - one:
+            pairs = zip(values, reversed(values), strict=True)
+            parts = [_crossed(part, other) for v, other in pairs for part in v.parts]
     if name not in _ADDS and constant:
         parts = _filled(parts)
     if any(part.unread for part in parts):
@@ -108,6 +110,11 @@ def _among_parameters(reader: Reader, name: str, values: Values) -> Value:
     elif name in _ACTIVATIONS and any(map(_is_product, parts)):
         return _as_data(reader, values, _outermost(parts))
     return Value(parts=merged(parts), uses=data(*values).uses, full=full)
+
+
+def _varies(value: Value) -> frozenset[int]:
+    """Returns the dimensions along which the parameters in an array vary."""
+    return frozenset().union(*(_own(p) for p in value.parts if not p.statistic))
 
 
 def _crossed(part: Part, other: Value) -> Part:

@@ -130,7 +130,7 @@ def _tabled(dim: Dim, old: int, new: int, rank: int) -> Dim:
     """Returns a dimension of a constant table of indices into another."""
     if rank == 1 and new <= old:
         return dim if new == old else some(dim, new)
-    return image_of((atom for atom in dim if atom.axis >= 0), new, "map")
+    return image_of((atom for atom in dim if atom.axis >= 0), new, "table")
 
 
 @rule("dynamic_update_slice", "scatter", "scatter-add", "scatter_add", "scatter-mul")

@@ -46,7 +46,8 @@ def reduced(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
 
 def _statistic(part: Part, axes: Iterable[int]) -> Part:
     kept = [dim for d, dim in enumerate(part.dims) if d not in set(axes)]
-    reduced = bool(part.at(axes))
+    determinant = bool(part.unread) and not any(kept)
+    reduced = determinant or bool(part.at(axes))
     return part._replace(dims=tuple(kept), statistic=part.statistic or reduced)
 
 
@@ -66,7 +67,7 @@ def _summed(reader: Reader, value: Value, axes: Iterable[int]) -> Value:
             kept.append(without(part, axes))
         elif part in kernels:
             rest = [d for d in range(len(part.dims)) if d not in (*axes, *value.same)]
-            images = tuple(atom for atom in part.at(rest) if atom.image)
+            images = tuple(atom for atom in part.at(rest) if atom.mixes)
             bits = reader.contract(part, contracted, images, "sum", CONSTANT, 0)
             uses |= bits
             pieces |= bits & reader.pieces
@@ -367,8 +368,7 @@ def _conv_general_dilated(reader: Reader, eqn: Any, values: Values) -> Value:
     images = settled(reader, images)
     axes, kind, key = [inputs, *window], "conv_general_dilated", id(eqn.invars[0])
     for product in kernel.products:
-        left = product.part.at(numbers.rhs_spec[:1])
-        reader.mix(product, product.part.at(axes), left, False)
+        reader.mix(product, product.part.at(axes), None, False)
     uses, pieces = data(images, kernel).uses, 0
     for part in kernel.parts:
         if _is_kernel(part, kernel.parts, part.at(axes), axes):
