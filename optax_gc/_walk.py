@@ -6,6 +6,7 @@ primitives, because those change between versions.
 """
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -205,6 +206,7 @@ class Walk:
         }
         uses = [use for use in uses if use.by != "sum" or use.origin not in scaled]
         uses = [use for use in uses if not use.unsure] or uses
+        uses = [self._told_by_inputs(use) for use in uses]
         # A product of parameters is no riddle if another use tells which is the kernel.
         sure = {
             use.axes for use in uses if use.how == "contracted" and not use.partners
@@ -212,6 +214,27 @@ class Walk:
         return [
             use for use in uses if not use.partners or not sure & {use.axes, use.other}
         ]
+
+    @functools.cached_property
+    def _inputs(self) -> frozenset[int]:
+        """The leaves that are added or joined to the data, as no kernel is."""
+        noted = (self.uses[n] for n in _bits(self._noted & ~self._dropped))
+        return frozenset(
+            use.leaf
+            for use in noted
+            if use.how in ("added", "joined") and not (use.dead or use.derived)
+        )
+
+    def _told_by_inputs(self, use: Use) -> Use:
+        """Returns a use in a product of parameters as its inputs elsewhere tell it."""
+        if not use.partners:
+            return use
+        inputs = use.partners & self._inputs
+        if use.leaf in self._inputs and not inputs:
+            return Use(use.leaf, "input", origin=use.origin)
+        if use.leaf not in self._inputs and inputs == use.partners:
+            return use._replace(partners=frozenset(), other=())
+        return use
 
     def _joined(self, numbers: Iterable[int]) -> list[Use]:
         """Returns uses, with those of pieces that were added up as one use."""

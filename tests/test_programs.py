@@ -132,6 +132,20 @@ LEARNED_INPUTS = {
         {"q": (3,), "w": (6,), "b": (6,), "k": (4, 6)},
         {"q": None, "w": None, "b": None, "k": (0,)},
     ),
+    "latents, added to what they attend to": (
+        lambda p, x: jnp.tanh(p["q"] + attend(p["q"] @ p["w"], x @ p["k"])) @ p["v"],
+        {"q": (3, 6), "w": (6, 6), "k": (4, 6), "v": (6, 3)},
+        {"q": None, "w": (0,), "k": (0,), "v": (0,)},
+    ),
+    "latents, joined to the data": (
+        lambda p, x: (
+            lambda latents: attend(
+                latents @ p["w"], jnp.concatenate([x, latents]) @ p["k"]
+            )
+        )(normalized(p["q"]) * p["s"] + p["b"]),
+        {"q": (3, 4), "s": (4,), "b": (4,), "w": (4, 6), "k": (4, 6)},
+        {"q": None, "s": None, "b": None, "w": (0,), "k": (0,)},
+    ),
     "nothing tells": (
         lambda p, x: (p["q"] @ p["w"]) @ (x @ p["k"]).T,
         {"q": (3, 4), "w": (4, 6), "k": (4, 6)},
