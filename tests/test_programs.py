@@ -617,6 +617,18 @@ OF_EXAMPLES = {
         {"k": (9, 4), "v": (9, 6)},
         {"k": (1,), "v": (0,)},
     ),
+    "a filter for each channel, made by its data": (
+        lambda p, x: lax.conv_general_dilated(
+            x[None],
+            (x.T @ p["w"]).T[:, None],
+            (1,),
+            "SAME",
+            dimension_numbers=("NWC", "WIO", "NWC"),
+            feature_group_count=4,
+        ),
+        {"w": (5, 3)},
+        {"w": (0,)},
+    ),
     "a change that another network makes": (
         lambda p, x: jax.vmap(lambda x: x @ (p["w"] + (x @ p["h"]).reshape(4, 6)))(x),
         {"w": (4, 6), "h": (4, 24)},

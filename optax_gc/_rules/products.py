@@ -368,7 +368,10 @@ def _conv_general_dilated(reader: Reader, eqn: Any, values: Values) -> Value:
     images = settled(reader, images)
     axes, kind, key = [inputs, *window], "conv_general_dilated", id(eqn.invars[0])
     for product in kernel.products:
-        reader.mix(product, product.part.at(axes), None, False)
+        # A filter for each channel is data's own, as in dynamic convolutions.
+        alone = eqn.params["feature_group_count"] > 1
+        left = product.part.at(numbers.rhs_spec[:1]) if alone else None
+        reader.mix(product, product.part.at(axes), left, False)
     uses, pieces = data(images, kernel).uses, 0
     for part in kernel.parts:
         if _is_kernel(part, kernel.parts, part.at(axes), axes):
