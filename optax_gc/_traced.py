@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from optax_gc._axes import Choice, Policy, PyTree, fan_in, path_name
 from optax_gc._parts import CONSTANT, Shape, Value, of_leaf
@@ -228,9 +227,7 @@ def _walked(jaxpr: Any, keyed: Sequence[Any]) -> Walk:
 
 def _walk_of(jaxpr: Any, keyed: Sequence[Any], places: int) -> Walk:
     shapes = [_shape_of(leaf) for _, leaf in keyed]
-    held = zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)
-    tables = frozenset(id(var) for var, value in held if _is_table(value))
-    walk = Walk(shapes, places, tables)
+    walk = Walk(shapes, places)
     values = []
     for number, (_, leaf) in enumerate(keyed):
         if _is_array(leaf):
@@ -241,14 +238,6 @@ def _walk_of(jaxpr: Any, keyed: Sequence[Any], places: int) -> Walk:
     results = walk.walk(jaxpr, values, [NEEDED] * len(jaxpr.jaxpr.outvars))
     walk.finish(results)
     return walk
-
-
-def _is_table(value: Any) -> bool:
-    """Tells whether integers are a fixed table of all places, rather than tokens."""
-    if not jnp.issubdtype(value.dtype, jnp.integer):
-        return bool(value.dtype == bool)
-    places = np.unique(np.asarray(value))
-    return bool(np.array_equal(places, np.arange(places.size)))
 
 
 def _shared(params: PyTree) -> list[list[int]]:

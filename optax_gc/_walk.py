@@ -11,6 +11,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 from optax_gc._parts import (
@@ -39,15 +41,10 @@ _SOURCES = ("iota", "random_bits", "threefry2x32", "rng_bit_generator")
 class Walk:
     """A walk over a program, which collects the uses of its parameters."""
 
-    def __init__(
-        self,
-        leaves: Sequence[Shape],
-        places: int = 0,
-        tables: frozenset[int] = frozenset(),
-    ):
+    def __init__(self, leaves: Sequence[Shape], places: int = 0):
         self.leaves = leaves
-        self.tables = tables  # variables that are constant, whatever the closure holds
         self.places = places  # where the data are
+        self.tables: set[int] = set()  # held by the program, and no data
         self.origin = 0
         self.uses: list[Use] = []
         self.stopped: set[int] = set()
@@ -87,7 +84,10 @@ class Walk:
           values: What is known about its arguments.
           live: For each result, whether it is `NEEDED`, `FOR_ITS_VALUE` or not (0).
         """
-        jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+        if isinstance(jaxpr, core.ClosedJaxpr):
+            held = zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)
+            self.tables.update(id(var) for var, value in held if _is_table(value))
+            jaxpr = jaxpr.jaxpr
         backward = self._backward
         self._backward = self._is_derived()
         before, given = self._told_apart(values)
@@ -139,6 +139,8 @@ class Walk:
         """Returns what is known about an array that the program holds."""
         long = is_long(var)
         is_data = long and self.places >= CLOSURE and id(var) not in self.tables
+        if isinstance(var, core.Literal):
+            is_data = is_data and not _is_table(var.val)
         return Value(data=is_data, full=long)
 
     def _is_derived(self) -> bool:
@@ -519,7 +521,7 @@ class Walk:
                     values, eqn.invars, inner.invars, strict=True
                 )
             ]
-            return self.walk(inner, values, self.liveness(eqn))
+            return self.walk(program, values, self.liveness(eqn))
         if plain:
             made = self.places == MADE and name in _SOURCES
             return _plain(eqn, [Value(data=True)] if made else values)
@@ -576,6 +578,14 @@ class Walk:
                 need(eqn.invars, [level] * len(eqn.invars))
         self._known_needs[key] = needed
         return needed
+
+
+def _is_table(value: Any) -> bool:
+    """Tells whether integers are a fixed table of all places, rather than tokens."""
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        return bool(value.dtype == bool)
+    places = np.unique(np.asarray(value))
+    return bool(np.array_equal(places, np.arange(places.size)))
 
 
 def _bits(mask: int) -> Iterator[int]:

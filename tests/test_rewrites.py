@@ -491,6 +491,17 @@ def alone():
                 yield from readings([layer], f, params, x)
 
 
+@pytest.mark.parametrize("closed", [False, True], ids=["given", "in the closure"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_rewritten_leaf_is_read_alike_in_every_model(model, closed):
+    layer, x = dense(3, 3), numbers(BATCH, TIME, 3)
+    params = [{name: numbers(*shape) for name, shape in layer.shapes.items()}]
+    for leaf in LEAVES:
+        f = spelled([layer], leaf=leaf, model=model)
+        for row, right in readings([layer], f, params, x, closed):
+            assert row.axes == right and not row.doubt, (row, leaf)
+
+
 def test_a_doubt_is_rare():
     found = list(alone())
     wrong = [row for row, right in found if not row.doubt and row.axes != right]
