@@ -47,7 +47,8 @@ def arms_of(plan: Plan, problem: Problem, optimizer: str) -> Iterator[str]:
 def entries(plan: Plan) -> Iterator[Entry]:
     """Yields all arms: the smaller budget of all pairs first.
 
-    Of each budget the arms of the primary comparisons first, Muon's last.
+    Of each budget the arms of the primary comparisons first. Muon, the reference, has
+    the smaller budget only, and comes last in it.
     """
 
     def place(entry: Entry) -> tuple[int, bool, bool]:
@@ -58,7 +59,7 @@ def entries(plan: Plan) -> Iterator[Entry]:
         Entry(problem, optimizer, arm, budget * problem.steps)
         for problem, optimizer in pairs(plan)
         for arm in arms_of(plan, problem, optimizer)
-        for budget in plan.budgets
+        for budget in (plan.budgets[:1] if arm.startswith("muon") else plan.budgets)
     ]
     yield from sorted(found, key=place)
 
