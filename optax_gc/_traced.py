@@ -76,19 +76,12 @@ def traced_fan_in(
             f"`f` must be a function of the parameters, got {f!r}. Pass the model's "
             "apply function first, then the parameters and the inputs."
         )
-    keyed = jax.tree_util.tree_leaves_with_path(params)
-    names = [path_name(path) for path, _ in keyed]
-    if twice := [name for name, times in Counter(names).items() if times > 1]:
-        raise ValueError(
-            f"two leaves of `params` have the path {twice[0]!r}, so that no policy can "
-            "tell them apart. Rename one of the keys."
-        )
     jaxpr = _traced(f, params, args, kwargs)
-    leaves = {
-        name: _shape_of(leaf) for name, (_, leaf) in zip(names, keyed, strict=True)
-    }
     with _without_collector():
-        readings = dict(zip(leaves, _readings(jaxpr, params), strict=True))
+        leaves = _named(params)
+        readings = dict(
+            zip(leaves, _readings(jaxpr, params, list(leaves)), strict=True)
+        )
 
     def policy(tree: PyTree) -> PyTree:
         def choose(path: Any, leaf: Any) -> Choice:
@@ -105,6 +98,18 @@ def traced_fan_in(
         return jax.tree_util.tree_map_with_path(choose, tree)
 
     return policy
+
+
+def _named(params: PyTree) -> dict[str, Shape]:
+    """Returns the shape of each leaf by the name of its path."""
+    keyed = jax.tree_util.tree_leaves_with_path(params)
+    names = [path_name(path) for path, _ in keyed]
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise ValueError(
+            f"two leaves of `params` have the path {twice[0]!r}, so that no policy can "
+            "tell them apart. Rename one of the keys."
+        )
+    return {name: _shape_of(leaf) for name, (_, leaf) in zip(names, keyed, strict=True)}
 
 
 def _untraced(name: str, rank: int, leaves: Iterable[str]) -> str:
@@ -190,46 +195,44 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _readings(jaxpr: Any, params: PyTree) -> list[Choice]:
+def _readings(jaxpr: Any, params: PyTree, names: Sequence[str]) -> list[Choice]:
     """Returns what the program says about each leaf of `params`, in order."""
-    keyed = jax.tree_util.tree_leaves_with_path(params)
-    names = [path_name(path) for path, _ in keyed]
-    shapes = [_shape_of(leaf) for _, leaf in keyed]
-    walk = _walked(jaxpr, keyed)
-    uses = [walk.used(number) for number in range(len(keyed))]
+    leaves = jax.tree.leaves(params)
+    walk = _walked(jaxpr, leaves)
+    uses = [walk.used(number) for number in range(len(leaves))]
     for same in _shared(params):
         together = [use for number in same for use in uses[number]]
         for number in same:
             uses[number] = together
-    guesses: list[Choice | None] = [None] * len(keyed)
+    guesses: list[Choice | None] = [None] * len(leaves)
     if any(use.how == "opaque" for of_leaf in uses for use in of_leaf):
         guesses = jax.tree.leaves(fan_in(params))
     return [
         _choice(uses[number], names, shape, guess, number in walk.stopped)
-        for number, (shape, guess) in enumerate(zip(shapes, guesses, strict=True))
+        for number, (shape, guess) in enumerate(zip(walk.leaves, guesses, strict=True))
     ]
 
 
-def _walked(jaxpr: Any, keyed: Sequence[Any]) -> Walk:
+def _walked(jaxpr: Any, leaves: Sequence[Any]) -> Walk:
     """Returns the walk over a program whose first inputs are the parameters.
 
     The data are the arrays among the arguments. If parameters meet none of them, the
     data are in the closure, or the program makes them: a grid, or random numbers.
     """
-    given = len(jaxpr.jaxpr.invars) > sum(_is_array(leaf) for _, leaf in keyed)
+    given = len(jaxpr.jaxpr.invars) > sum(map(_is_array, leaves))
     places = ARGUMENTS if given else CLOSURE
-    walk = _walk_of(jaxpr, keyed, places)
+    walk = _walk_of(jaxpr, leaves, places)
     while not walk.met_data and places < MADE:
         places += 1
-        walk = _walk_of(jaxpr, keyed, places)
+        walk = _walk_of(jaxpr, leaves, places)
     return walk
 
 
-def _walk_of(jaxpr: Any, keyed: Sequence[Any], places: int) -> Walk:
-    shapes = [_shape_of(leaf) for _, leaf in keyed]
+def _walk_of(jaxpr: Any, leaves: Sequence[Any], places: int) -> Walk:
+    shapes = list(map(_shape_of, leaves))
     walk = Walk(shapes, places)
     values = []
-    for number, (_, leaf) in enumerate(keyed):
+    for number, leaf in enumerate(leaves):
         if _is_array(leaf):
             learned = jnp.issubdtype(leaf.dtype, jnp.inexact)
             values.append(of_leaf(number, shapes[number]) if learned else CONSTANT)

@@ -60,7 +60,7 @@ class Walk:
         self._before: dict[int, tuple[int, int]] = {}
         self._atoms: dict[int, Dim] = {}  # what was contracted
         self._summed: dict[int, Dim] = {}  # what was summed over afterwards
-        self._links: set[tuple[int, int]] = set()
+        self._links: dict[int, set[int]] = {}  # uses that were added up
         # The axes, by leaf, of which loops around the one in hand take turns, and the
         # uses that it adds to; and the axes of whose turns a loop adds up a use.
         self._loop: tuple[dict[int, frozenset[int]], int] = {}, 0
@@ -240,16 +240,14 @@ class Walk:
 
     def _joined(self, numbers: Iterable[int]) -> list[Use]:
         """Returns uses, with those of pieces that were added up as one use."""
-        groups = {number: {number} for number in numbers}
-        for a, b in self._links:
-            if a in groups and b in groups and groups[a] is not groups[b]:
-                groups[a] |= groups[b]
-                for number in groups[b]:
-                    groups[number] = groups[a]
-        together = {id(group): sorted(group) for group in groups.values()}
         found: list[Use] = []
-        for group in together.values():
-            uses = [self._over_all(n) for n in group]
+        left = dict.fromkeys(numbers)
+        while left:
+            group = [next(iter(left))]
+            for number in group:  # which grows by those that it is linked with
+                del left[number]
+                group += sorted(self._links.get(number, set()) & left.keys() - group)
+            uses = [self._over_all(n) for n in sorted(group)]
             if len(uses) > 1:
                 found += as_one(uses, self.leaves)
             else:
@@ -306,9 +304,13 @@ class Walk:
         for a in _bits(some):
             for b in _bits(others):
                 if self._are_pieces(a, b):
-                    self._links.add((a, b))
+                    self._link(a, b)
                     if a == b:
                         self._add_up(a)
+
+    def _link(self, a: int, b: int) -> None:
+        self._links.setdefault(a, set()).add(b)
+        self._links.setdefault(b, set()).add(a)
 
     def _add_up(self, number: int) -> None:
         """Notes that a loop adds up what a use has made in its turns.
@@ -323,7 +325,8 @@ class Walk:
 
     def join(self, bits: int) -> None:
         partly = [number for number in _bits(bits) if self.uses[number].partly]
-        self._links.update(itertools.pairwise(partly))
+        for a, b in itertools.pairwise(partly):
+            self._link(a, b)
 
     def widen(self, bits: int, atoms: Dim, by_hand: bool) -> None:
         for number in _bits(bits):
