@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -266,6 +267,12 @@ def test_a_known_network_is_measured_once_along_each_arm(
     ]
     assert found[0]["ratio"] == found[3]["ratio"] >= 1  # the same place
     assert found[2]["ratio"] != found[5]["ratio"]
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    one_place = mock.Mock(wraps=known.optax_gc.sharpness)
+    with mock.patch.object(known.optax_gc, "sharpness", one_place):
+        last = known.measure(Store(path), small_known, small_data_dir)[-1]
+    one_place.assert_called_once()
+    assert last["ratio"] == pytest.approx(found[-1]["ratio"])
     monkeypatch.setattr(known, "followed", None)
     again = known.measure(Store(path), small_known, small_data_dir)
     assert again == json.loads(json.dumps(found))

@@ -76,14 +76,15 @@ def measure(store: Store, known: Known, data_dir: pathlib.Path) -> list[dict]:
     keys = {arm: [key(known, arm, share) for share in known.shares]
             for arm in known.arms}  # fmt: skip
     for arm in known.arms:
-        if None in map(store.get, keys[arm]):
-            for share, found in followed(known, arm, data_dir):
+        missing = [key["steps"] for key in keys[arm] if store.get(key) is None]
+        if missing:
+            for share, found in followed(known, arm, data_dir, missing):
                 store.add(key(known, arm, share) | found)
     return [store.get(key) for arm in known.arms for key in keys[arm]]
 
 
 def followed(
-    known: Known, arm: str, data_dir: pathlib.Path
+    known: Known, arm: str, data_dir: pathlib.Path, shares: Sequence[float]
 ) -> Iterator[tuple[float, dict[str, Any]]]:
     """Yields the sharpness along a run of seed 0, by the share of its steps."""
     options = known.command.Config(
@@ -92,7 +93,7 @@ def followed(
     )  # fmt: skip
     task = known.command.task(options, known.command.load_data(options))
     run, start = begin(options, task)
-    ends = {round(share * run.steps * options.epochs): share for share in known.shares}
+    ends = {round(share * run.steps * options.epochs): share for share in shares}
     loss = functools.partial(train_loss, task)
     examples = take(task.splits["train"], slice(known.probe))
     keys = jax.random.split(jax.random.key(0), known.probe)
