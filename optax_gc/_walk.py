@@ -396,7 +396,7 @@ class Walk:
         if part.fixed or (spectrum and part.met == "multiplied"):
             kind = "fft" if spectrum else "dot_general"
             return self._contracted(part, (*part.fixed, *spectrum), (), kind)
-        stacked, pieces = self._stacked(part.stacked)
+        stacked, pieces, turns = self._stacked(part, part.stacked)
         unsure = False
         bits = 0
         rows = [atom for atom in atoms if atom.image in ("rows", "either")]
@@ -408,7 +408,7 @@ class Walk:
             unsure = True
         bits |= self._note(
             part, part.met or how, stacked=stacked, pieces=pieces, unsure=unsure,
-            turns=_turns(part.stacked),
+            turns=turns,
         )  # fmt: skip
         self._before.update((n, (part.scaled_by, 0)) for n in _bits(bits))
         return bits
@@ -439,7 +439,7 @@ class Walk:
         rows = tuple(a for dim in part.dims for a in dim if a.image)
         atoms = part.inner or rows + part.fixed
         axes, partly = covered(atoms, self.leaves[part.leaf])
-        stacked, _ = self._stacked(part.stacked)
+        stacked = _axes(part.stacked)
         return self._note(
             part, "contracted", axes=axes, partly=tuple(partly), stacked=stacked,
             by="dot_general",
@@ -456,9 +456,8 @@ class Walk:
         if any(atom.image for atom in atoms):  # of an axis of 1 there is nothing to say
             axes = tuple(axis for axis in axes if shape[axis] > 1) or axes
         singles = tuple(atom for atom in part.stacked if atom.axis not in axes)
-        stacked, pieces = self._stacked(singles + batch)
+        stacked, pieces, turns = self._stacked(part, singles, batch)
         known = [(axis, mask) for axis, mask in partly.items() if mask is not None]
-        turns = _turns(singles)
         bits = self._note(
             part, "contracted", axes=axes, partly=tuple(partly), stacked=stacked,
             by=kind, other=other, pieces=(*pieces, *known), unsure=unsure,
@@ -467,14 +466,21 @@ class Walk:
         self._atoms.update((number, atoms) for number in _bits(bits))
         return bits
 
-    def _stacked(self, atoms: Dim) -> tuple[Shape, tuple[tuple[int, int], ...]]:
-        """Returns the axes of `atoms`, and the single indices taken of them."""
+    def _stacked(
+        self, part: Part, atoms: Dim, batch: Dim = ()
+    ) -> tuple[Shape, tuple[tuple[int, int], ...], Shape]:
+        """Returns the axes of `atoms`, the single indices taken, and a loop's turns.
+
+        Such pieces are none of a sum if the part only scales what another one sums up.
+        """
+        if part.scale:
+            return _axes(atoms + batch), (), ()
         singles = [
             (atom.axis, 1 << atom.at)
-            for atom in atoms
+            for atom in atoms + batch
             if atom.entries == 1 and atom.at is not None and not atom.image
         ]
-        return _axes(atoms), tuple(singles)
+        return _axes(atoms + batch), tuple(singles), _turns(atoms)
 
     def _note(self, part: Part, how: str, **details: Any) -> int:
         if self._needed == FOR_ITS_VALUE:

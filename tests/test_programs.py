@@ -718,7 +718,34 @@ OPAQUE = {
     ),
 }
 
+
+def input_by_input(x, w):
+    return sum(x[..., i, None] * w[i] for i in range(len(w)))
+
+
 BY_HAND = {
+    "one input's layer before one that is input by input": (
+        lambda p, x: input_by_input(jnp.tanh(x[:, :1] * p["w"]), p["v"]),
+        {"w": (1, 6), "v": (6, 5)},
+        {"w": None, "v": (0,)},
+    ),
+    "a scale before a layer that is input by input": (
+        lambda p, x: input_by_input(x * p["s"], p["w"]),
+        {"s": (4,), "w": (4, 6)},
+        {"s": None, "w": (0,)},
+    ),
+    "an adapter of rank one, input by input": (
+        lambda p, x: input_by_input(
+            jnp.tanh(input_by_input(x, FOUR + p["a"] @ p["c"])), p["w"]
+        ),
+        {"a": (4, 1), "c": (1, 4), "w": (4, 6)},
+        {"a": (0,), "c": None, "w": (0,)},
+    ),
+    "one output, input by input, its summands scaled": (
+        lambda p, x: sum(x[:, i, None] * p["w"][i] * p["s"] for i in range(4)),
+        {"w": (4,), "s": (6,)},
+        {"w": (0,), "s": None},
+    ),
     "a scale in front": (
         lambda p, x: ((x * p["s"])[:, :, None] * p["w"]).sum(1),
         {"s": (4,), "w": (4, 6)},

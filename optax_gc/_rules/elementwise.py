@@ -300,8 +300,17 @@ def _multiplied(reader: Reader, values: Values, name: str) -> Value:
 
 
 def _scaling(part: Part, others: Values) -> Part:
-    """Returns a part that has scaled the data, which another parameter now meets."""
-    met_by = [p.owned for v in others if not v.data for p in v.parts]
+    """Returns a part that has scaled the data, which another parameter now meets.
+
+    A piece of a kernel is no scale for that unless the other is a piece, too.
+    """
+    met_by = [
+        p.owned
+        for v in others
+        if not v.data
+        for p in v.parts
+        if p.stacked or not part.stacked
+    ]
     if part.met != "multiplied" or max(met_by, default=0) < max(part.owned, 1):
         return part
     return part._replace(scale=True)
