@@ -719,6 +719,10 @@ OPAQUE = {
 }
 
 
+def by_hand(x, w):
+    return (x[..., None] * w).sum(-2)
+
+
 def input_by_input(x, w):
     return sum(x[..., i, None] * w[i] for i in range(len(w)))
 
@@ -740,6 +744,20 @@ BY_HAND = {
         ),
         {"a": (4, 1), "c": (1, 4), "w": (4, 6)},
         {"a": (0,), "c": None, "w": (0,)},
+    ),
+    "two adapters by hand": (
+        lambda p, x: by_hand(
+            jnp.tanh(by_hand(x, FOUR + p["a"] @ p["c"])), FOUR + p["d"] @ p["e"]
+        ),
+        {"a": (4, 2), "c": (2, 4), "d": (4, 2), "e": (2, 4)},
+        {"a": (0,), "c": (0,), "d": (0,), "e": (0,)},
+    ),
+    "an example alone, input by input": (
+        lambda p, x: input_by_input(
+            jnp.tanh(input_by_input(x[0], p["w"]) + p["b"]), p["v"]
+        ),
+        {**WITH_BIAS, "v": (6, 5)},
+        {**KERNEL_AND_BIAS, "v": (0,)},
     ),
     "one output, input by input, its summands scaled": (
         lambda p, x: sum(x[:, i, None] * p["w"][i] * p["s"] for i in range(4)),

@@ -140,6 +140,10 @@ def input_by_input(x, w):
     return sum(x[..., i, None] * w[i] for i in range(len(w)))
 
 
+def mapped(x, w):
+    return jax.vmap(mapped, (0, None))(x, w) if x.ndim > 1 else x @ w
+
+
 def turned(x, w):
     inputs, outputs = map(rotation, w.shape)
     return ((x @ inputs) @ (inputs.T @ w @ outputs)) @ outputs.T
@@ -179,7 +183,7 @@ PRODUCTS = {
     "turned": turned,
     "a window of one": window_of_one,
     "each alone": each_alone,
-    "mapped": lambda x, w: jax.vmap(lambda x: x @ w)(x),
+    "mapped": mapped,
     "mapped over outputs": lambda x, w: jax.vmap(
         lambda w: x @ w, in_axes=1, out_axes=-1
     )(w),

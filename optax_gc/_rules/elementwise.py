@@ -388,6 +388,8 @@ def _stays(reader: Reader, here: Part, before: Part, others: Values) -> bool:
     product = before.met == "multiplied" and not (before.scale or before.stacked)
     if product and all(map(_is_linear, others)):
         return True
+    if before.met and len(_own(here)) < 2 and _are_pieces(before, others):
+        return False
     if before.met:
         beside_kernels = all(
             (other.parts or not other.data) and all(p.kernel for p in other.parts)
@@ -402,6 +404,12 @@ def _stays(reader: Reader, here: Part, before: Part, others: Values) -> bool:
         return False
     made = any(other.products for other in others)  # by a kernel, whose bias it is
     return not made or bool(data(*others).uses & reader.contractions_of(before.leaf))
+
+
+def _are_pieces(part: Part, others: Values) -> bool:
+    """Tells whether other pieces of the same leaf are added to a part."""
+    found = [p for other in others for p in other.parts if p.leaf == part.leaf]
+    return any(p.stacked != part.stacked for p in found)
 
 
 def _is_linear(value: Value) -> bool:

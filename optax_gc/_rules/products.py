@@ -93,8 +93,8 @@ def _kernels_by_hand(value: Value, axes: Iterable[int]) -> list[Part]:
     A part with fewer axes than another is a scale of that one, or of the data.
     """
     factors = [p for p in value.parts if p.met == "multiplied" and p.at(axes)]
-    factors = [p for p in factors if p.kernel] or factors
     factors = [p for p in factors if not p.scale]
+    factors = [p for p in factors if p.kernel] or factors
     most = max((part.owned for part in factors), default=0)
     return [part for part in factors if part.owned == most]
 
