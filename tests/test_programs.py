@@ -759,6 +759,16 @@ BY_HAND = {
         {**WITH_BIAS, "v": (6, 5)},
         {**KERNEL_AND_BIAS, "v": (0,)},
     ),
+    "positions of an example alone, before a turn": (
+        lambda p, x: ((x + p["e"]) @ FOUR) @ (FOUR.T @ p["w"]),
+        {"e": (5, 4), "w": (4, 6)},
+        {"e": None, "w": (0,)},
+    ),
+    "a kernel with noise, before a turn": (
+        lambda p, x: jnp.tanh(x @ ((p["w"] + 0.1 * x[:4, :1]) @ FOUR)),
+        {"w": (4, 4)},
+        {"w": (0,)},
+    ),
     "one output, input by input, its summands scaled": (
         lambda p, x: sum(x[:, i, None] * p["w"][i] * p["s"] for i in range(4)),
         {"w": (4,), "s": (6,)},

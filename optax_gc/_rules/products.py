@@ -299,7 +299,9 @@ def _with_the_data(
         for part in value.parts:
             axes = part.at(contracted[i])
             dims = tuple(_layout(part, i, eqn, contracted, batch))
-            if other.one_hot not in (0, SEVERAL) and axes and not part.met:
+            if part.met == "added" and not (other.data or other.parts):
+                waiting.append(_mapped(part, i, eqn, contracted, batch))
+            elif other.one_hot not in (0, SEVERAL) and axes and not part.met:
                 row = part._replace(dims=dims, stacked=part.stacked + axes)
                 waiting.append(by_data(reader, row))
             elif any(p.at(contracted[i]) for p in value.parts):
