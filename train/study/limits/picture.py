@@ -85,6 +85,7 @@ def draw_gain(panel: Any, points: Sequence[Point], theme: str) -> None:
     panel.set_yscale("log")
     for point in points:
         draw_point(panel, point, theme)
+    panel.set_xlim(min(panel.get_xlim()[0], 0.99))  # from 1, which is the least
     panel.set_xlabel("sharpness without GC over that with it, early in training")
     panel.set_ylabel("steps to the same loss, with GC over without")
     for axis in (panel.xaxis, panel.yaxis):
