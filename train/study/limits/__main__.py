@@ -4,7 +4,7 @@
 
 runs what is missing, in about six hours of two cores, and goes on where it stopped;
 then it writes `README.md` and the pictures anew. `--quick` runs two networks at the
-smaller budget, in about a quarter of an hour, for a reader who doubts the figure:
+smaller budget, in five to fifteen minutes, for a reader who doubts the figure:
 
     python -m train.study.limits --quick runs/limits
 """
