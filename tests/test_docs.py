@@ -31,6 +31,7 @@ RUN = {
 LONGER = {  # than a minute, or in need of what is not everywhere
     "python -m benchmarks.removed": "two to three minutes",
     "python -m benchmarks.step_aot": "libtpu",
+    "python -m tests.test_rewrites": "five minutes",
     "python -m train.data.cues": "draws all images",
     "python tests/trials.py kills --tries 50": "fifty runs",
     "python tests/trials.py signals": "many runs, stopped as they start",
