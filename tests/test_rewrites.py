@@ -414,6 +414,9 @@ def values(name, results, plain):
     return expected, results[0] if name == "with its gradient" else results
 
 
+TABLES = {"leaf": LEAVES, "product": PRODUCTS, "model": MODELS}
+
+
 @st.composite
 def models(draw):
     """Draws layers one behind the other, with widths that often coincide."""
@@ -429,9 +432,8 @@ def models(draw):
 def rewrites(draw):
     """Draws one or two rewrites, of a leaf, of a product or of the model."""
     plain = {"leaf": "as it is", "product": "plain", "model": "forward"}
-    tables = {"leaf": LEAVES, "product": PRODUCTS, "model": MODELS}
     for place in draw(st.lists(st.sampled_from([*plain]), min_size=1, max_size=2)):
-        plain[place] = draw(st.sampled_from([*tables[place]]))
+        plain[place] = draw(st.sampled_from([*TABLES[place]]))
     return plain
 
 
@@ -479,9 +481,6 @@ def readings(layers, f, params, x, closed=False):
         for number, layer in enumerate(layers)
         for name, right in layer.axes.items()
     ]
-
-
-TABLES = {"leaf": LEAVES, "product": PRODUCTS, "model": MODELS}
 
 
 def abstract(layers, width, **ways):
